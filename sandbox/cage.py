@@ -1,0 +1,161 @@
+"""The cage: every wall around a worker, in the order in which it goes up.
+
+`enter` is the whole order in one function. Each step is fatal: the exception names it, the supervisor is told, and the
+worker never runs. The tenant's code, its start functions included, runs only after `enter` has returned and the
+supervisor has checked the result from outside. The reasons for the order:
+
+* The zygote already lives in the empty root inside a user namespace that the supervisor owns, so a worker needs no
+  mount work; it takes seven namespaces of its own on top (clone made the pid namespace).
+* The uid changes before the worker's own user namespace is made, because namespaces are counted per uid: with
+  `max_user_namespaces = 1` in the zygote's namespace a worker's uid can make exactly this one.
+* The worker's user namespace has no id map at all: no id in it means anything.
+* Loading native code needs executable pages, so it happens under a first filter; after it MDWE forbids them for good.
+* Everything that still needs a descriptor comes before descriptors are forbidden; PDEATHSIG after the last change of
+  credentials, which clears it; Landlock needs no_new_privs; the last filter forbids all of these calls.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from sandbox.errors import SetupFailed
+from sandbox.kernel import caps, landlock, process, seccomp
+
+T = TypeVar("T")
+
+BRIDGE_FD = 3
+ROUTER_FD = 4
+SIX_NAMESPACES = (
+    process.CLONE_NEWUSER
+    | process.CLONE_NEWNS
+    | process.CLONE_NEWNET
+    | process.CLONE_NEWIPC
+    | process.CLONE_NEWUTS
+    | process.CLONE_NEWCGROUP
+)
+"""All but the pid namespace, which clone made."""
+STACK = 8 << 20
+"""Bytes of stack of a worker."""
+
+
+class Blueprint(msgspec.Struct, frozen=True):
+    """What the zygote prepared once for all workers."""
+
+    first_filter: bytes
+    last_filter: bytes
+    landlock_abi: int
+    address_space: int
+    """Bytes the zygote itself has mapped; a worker's limit comes on top."""
+    own_uids: bool
+    """Whether each worker has a uid of its own (the host was started as root)."""
+    user_sysctl: int | None
+    """Without own uids: a descriptor of /proc/sys/user, to forbid further user namespaces from inside."""
+
+
+class _Steps:
+    """Runs steps and names the one that failed."""
+
+    def __call__(self, name: str, action: Callable[..., T], *arguments: object) -> T:
+        try:
+            return action(*arguments)
+        except SetupFailed:
+            raise
+        except Exception as error:
+            raise SetupFailed(f"hardening step failed: {error}", subject=name) from error
+
+
+def enter(blueprint: Blueprint, uid: int, memory: int, load: Callable[[], T]) -> T:
+    """Put up every wall around this process; return what `load` returned.
+
+    Args:
+        blueprint: prepared by the zygote.
+        uid: the worker's id inside the zygote's namespace.
+        memory: bytes of address space beyond the zygote's own.
+        load: loads the component's native code; runs no tenant code.
+
+    Raises:
+        SetupFailed: a step failed; `subject` is its name. The process must end.
+    """
+    step = _Steps()
+    # 1. Leave the starter's session, signals and keys.
+    step("setsid", os.setsid)
+    step("signals", process.reset_signals)
+    step("umask", os.umask, 0o077)
+    step("keyring", process.new_session_keyring)
+    # 2. An identity of its own, then namespaces of its own.
+    if blueprint.own_uids:
+        step("uid", _become, uid)
+    step("namespaces", os_unshare, SIX_NAMESPACES)
+    if blueprint.user_sysctl is not None:
+        step("no further user namespaces", _forbid_user_namespaces, blueprint.user_sysctl)
+    # 3. First filter, then the component's native code, then never again an executable page.
+    step("first filter", seccomp.load, blueprint.first_filter)
+    loaded = step("load", load)
+    step("no executable memory", process.deny_write_execute)
+    # 4. No capability, now or ever.
+    step("capabilities", caps.drop_all)
+    # 5. Limits.
+    step("limits", _limits, blueprint.address_space + memory)
+    # 6. Switches.
+    step("not dumpable", process.no_dump)
+    step("speculation", process.no_speculation)
+    step("huge pages", process.no_huge_pages)
+    step("die with the supervisor", process.die_with_parent)
+    step("no new privileges", process.no_new_privileges)
+    # 7. Two descriptors, no file system, no network, no signals, no more descriptors.
+    step("descriptors", _two_descriptors)
+    step("landlock", landlock.restrict_all, blueprint.landlock_abi)
+    step("no descriptors", process.set_limit, resource.RLIMIT_NOFILE, 0)
+    # 8. The last filter. Nothing after this line can be undone or repeated.
+    step("last filter", seccomp.load, blueprint.last_filter)
+    return loaded
+
+
+def os_unshare(flags: int) -> None:
+    """unshare(2) (os.unshare exists from Python 3.12 on)."""
+    from sandbox.kernel import libc
+
+    libc.unshare(flags)
+
+
+def _become(uid: int) -> None:
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (uid, uid, uid) or os.getgroups():
+        raise OSError(0, "the uid change did not hold")
+
+
+def _forbid_user_namespaces(directory: int) -> None:
+    # The sysctl directory shows the opener's own namespace, so this writes the new one's limit.
+    fd = os.open("max_user_namespaces", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
+
+
+def _limits(address_space: int) -> None:
+    process.set_limit(resource.RLIMIT_AS, address_space)
+    process.set_limit(resource.RLIMIT_DATA, address_space)
+    process.set_limit(resource.RLIMIT_STACK, STACK)
+    for which in (
+        resource.RLIMIT_CORE,
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_NPROC,
+        resource.RLIMIT_MEMLOCK,
+        resource.RLIMIT_MSGQUEUE,
+        resource.RLIMIT_RTPRIO,
+    ):
+        process.set_limit(which, 0)
+    process.set_limit(resource.RLIMIT_SIGPENDING, 16)
+
+
+def _two_descriptors() -> None:
+    process.close_range(0, BRIDGE_FD - 1)
+    process.close_range(ROUTER_FD + 1)

@@ -1,0 +1,215 @@
+"""The contract between the host and a component: which functions the host serves, and whether a component keeps to it.
+
+The contract is not written down a second time: it is read from the WIT packages. `check_component` compares it with
+the type wasmtime computes of a compiled component, function by function and type by type, so that a component built
+against another version is refused at install with the name of what differs, and not at its first call.
+
+Importing part of an interface is fine, and so are further exports; what the host calls is the lifecycle alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import wasmtime
+from wasmtime import component as wt
+
+from sandbox import resources
+from sandbox.errors import AirssysError
+from sandbox.wit import Package, parse_directory
+from sandbox.wit_resolve import MAX_SIGNATURE, Resolver, function_text, members_text, type_text
+
+LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
+"""The interface every component must export."""
+PACKAGES = ("airssys-core", "airssys-osl")
+"""Directories of the packages that the host serves."""
+_PRIMITIVES: dict[type, str] = {
+    wt.Bool: "bool", wt.Char: "char", wt.String: "string", wt.F32: "f32", wt.F64: "f64",
+    wt.U8: "u8", wt.U16: "u16", wt.U32: "u32", wt.U64: "u64",
+    wt.S8: "s8", wt.S16: "s16", wt.S32: "s32", wt.S64: "s64",
+}  # fmt: skip
+
+
+class ContractError(AirssysError):
+    """A component that does not fit. `E_IMPORTS` or `E_EXPORTS`; `subject` is `interface#function` or the import."""
+
+    code = "E_IMPORTS"
+
+
+@dataclass(frozen=True)
+class Served:
+    """One interface: its functions and types, by name, written out in full."""
+
+    functions: dict[str, str]
+    types: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What the host serves (`imports`, by full name as `airssys:core/storage@1.0.0`) and what it calls (`exports`)."""
+
+    packages: tuple[Package, ...]
+    imports: dict[str, Served]
+    exports: dict[str, Served]
+
+
+@dataclass(frozen=True)
+class ComponentFacts:
+    """What a component that fits uses and offers.
+
+    Attributes:
+        imports: interface -> the functions it imports, both sorted; no functions where only types are imported.
+        exports: names of everything it exports, sorted.
+    """
+
+    imports: dict[str, list[str]]
+    exports: list[str]
+
+
+@functools.cache
+def load() -> Contract:
+    """The contract; files are read by the first call only, so a process that enters a cage calls it before.
+
+    Raises:
+        WitError: a package is damaged.
+        FileNotFoundError: the packages are not where they belong.
+    """
+    root = resources.wit_directory()
+    packages = tuple(parse_directory(root / name) for name in PACKAGES)
+    resolver = Resolver.of(packages)
+    imports: dict[str, Served] = {}
+    exports: dict[str, Served] = {}
+    for package in packages:
+        for world in package.worlds:
+            for table, found in (
+                (imports, resolver.imported(package, world)),
+                (exports, resolver.exported(package, world)),
+            ):
+                for home, interface in found:
+                    table[home.full_name(interface.name)] = Served(
+                        resolver.functions(home, interface), resolver.types(home, interface)
+                    )
+    return Contract(packages, imports, exports)
+
+
+# -- checking a component --------------------------------------------------------------------------------------------
+
+
+def check_component(component_type: wt.ComponentType, engine: wasmtime.Engine) -> ComponentFacts:
+    """Compare a compiled component with the contract.
+
+    Raises:
+        ContractError: `E_IMPORTS`, it asks for something the host does not serve, or serves with another type;
+            `E_EXPORTS`, the lifecycle is missing, or a function of it, or has another type.
+    """
+    contract = load()
+    imports: dict[str, list[str]] = {}
+    for name, extern in component_type.imports(engine).items():
+        served = contract.imports.get(name)
+        if served is None:
+            raise ContractError(
+                "the component imports what this host does not serve",
+                subject=_short(name),
+                hint=f"it serves {', '.join(sorted(n for n, s in contract.imports.items() if s.functions))}",
+            )
+        imports[name] = _check_import(name, extern.ty, served, engine)
+    exports = {name: extern.ty for name, extern in component_type.exports(engine).items()}
+    _check_lifecycle(exports.get(LIFECYCLE), contract.exports[LIFECYCLE], engine)
+    return ComponentFacts(dict(sorted(imports.items())), sorted(exports))
+
+
+def _check_import(name: str, kind: wt.ComponentItem, served: Served, engine: wasmtime.Engine) -> list[str]:
+    """The functions of one imported interface."""
+    if not isinstance(kind, wt.ComponentInstanceType):
+        raise ContractError("the component imports this as something other than an interface", subject=name)
+    functions = []
+    for item, extern in kind.exports(engine).items():
+        item_type = extern.ty
+        known = served.functions if isinstance(item_type, wt.FuncType) else served.types
+        subject = f"{name}#{_short(item)}"
+        if item not in known:
+            raise ContractError("the component imports what this host does not serve", subject=subject)
+        found = item_text(item_type)
+        if found != known[item]:
+            raise ContractError(f"the host has {known[item]}, the component wants {found}", subject=subject)
+        if isinstance(item_type, wt.FuncType):
+            functions.append(item)
+    return sorted(functions)
+
+
+def _check_lifecycle(kind: wt.ComponentItem | None, wanted: Served, engine: wasmtime.Engine) -> None:
+    if not isinstance(kind, wt.ComponentInstanceType):
+        raise ContractError(
+            "the component does not export its lifecycle",
+            subject=LIFECYCLE,
+            hint="build it for the world airssys:core/runtime-host or airssys:osl/osl-host",
+            code="E_EXPORTS",
+        )
+    given = {name: extern.ty for name, extern in kind.exports(engine).items()}
+    for name, expected in wanted.functions.items():
+        subject = f"{LIFECYCLE}#{name}"
+        item = given.get(name)
+        if not isinstance(item, wt.FuncType):
+            raise ContractError("the component does not export this function", subject=subject, code="E_EXPORTS")
+        found = item_text(item)
+        if found != expected:
+            message = f"the host calls {expected}, the component has {found}"
+            raise ContractError(message, subject=subject, code="E_EXPORTS")
+
+
+# -- types as wasmtime tells them --------------------------------------------------------------------------------------
+
+
+def item_text(item: wt.ComponentItem) -> str:
+    """The canonical text of a function's or a type's wasmtime description, in the form `sandbox.wit_resolve` writes.
+
+    What the contract's language has no word for (a resource, a stream, a nested component) comes out as
+    `unknown TypeName`, and what is longer than any type of ours as `too long`; neither equals anything.
+    """
+    writer = _Writer()
+    text = writer.function(item) if isinstance(item, wt.FuncType) else writer.type(item)
+    return "too long" if writer.left < 0 else text
+
+
+class _Writer:
+    """Writes types out, at most `MAX_SIGNATURE` parts of them: a component can name types that double at each level."""
+
+    def __init__(self) -> None:
+        self.left = MAX_SIGNATURE
+
+    def function(self, item: wt.FuncType) -> str:
+        given = [(name, self.type(kind)) for name, kind in item.params]
+        return function_text(given, None if item.result is None else self.type(item.result))
+
+    def type(self, item: object) -> str:
+        self.left -= 1
+        if self.left < 0:
+            return ""
+        if type(item) in _PRIMITIVES:
+            return _PRIMITIVES[type(item)]
+        if isinstance(item, wt.ListType):
+            return type_text("list", [self.type(item.element)])
+        if isinstance(item, wt.OptionType):
+            return type_text("option", [self.type(item.payload)])
+        if isinstance(item, wt.ResultType):
+            return type_text("result", [self._perhaps(item.ok), self._perhaps(item.err)])
+        if isinstance(item, wt.TupleType):
+            return type_text("tuple", [self.type(element) for element in item.elements])
+        if isinstance(item, wt.RecordType):
+            return members_text("record", [(name, self.type(kind)) for name, kind in item.fields])
+        if isinstance(item, wt.VariantType):
+            return members_text("variant", [(name, self._perhaps(kind)) for name, kind in item.cases])
+        if isinstance(item, wt.EnumType):
+            return members_text("enum", [(name, None) for name in item.names])
+        if isinstance(item, wt.FlagsType):
+            return members_text("flags", [(name, None) for name in item.names])
+        return f"unknown {type(item).__name__}"
+
+    def _perhaps(self, item: object | None) -> str | None:
+        return None if item is None else self.type(item)
+
+
+def _short(text: str) -> str:
+    """A stranger's name, cut to what an error message can carry."""
+    return text if len(text) <= 200 else text[:200] + "..."

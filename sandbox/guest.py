@@ -1,0 +1,161 @@
+"""One instantiated component: its store, limits and the six calls of `component-lifecycle`.
+
+A trap or an exception while the guest runs ends the process; `classify` says which `Outcome` that is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import wasmtime
+from wasmtime import component as wasmtime_component
+
+from sandbox.host.links import ChannelClosed
+from sandbox.host.messaging import from_id
+from sandbox.types import Limits, Outcome
+from sandbox.values import GuestRecord, Variant
+from sandbox.wire import router_frames as frames
+
+LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
+_EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "health", "shutdown")
+TABLE_ELEMENTS = 100_000
+INSTANCES = 64
+TABLES = 64
+MEMORIES = 8
+
+
+class GuestFailed(Exception):
+    """The guest cannot go on; carries the outcome and what is known of it."""
+
+    def __init__(self, outcome: Outcome, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
+        self.detail = detail[:8192]
+
+
+def classify(error: BaseException) -> GuestFailed:
+    """What an exception out of a guest call means."""
+    if isinstance(error, GuestFailed):
+        return error
+    if isinstance(error, MemoryError):
+        return GuestFailed(Outcome.MEMORY, "the worker's address space is used up")
+    if isinstance(error, wasmtime.WasmtimeError | wasmtime.Trap):
+        text = str(error)
+        if "all fuel consumed" in text:
+            return GuestFailed(Outcome.FUEL, "all fuel of one message consumed")
+        if "memory minimum size" in text or "exceeds memory limits" in text or "resource limit" in text:
+            return GuestFailed(Outcome.MEMORY, text)
+        return GuestFailed(Outcome.TRAP, text)
+    return GuestFailed(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+
+def message_record(frame: frames.Deliver | frames.Callback, payload: bytes) -> GuestRecord:
+    """The record `component-message`."""
+    return GuestRecord(
+        sender=from_id(frame.sender),
+        payload=payload,
+        metadata=GuestRecord(
+            correlation_id=frame.correlation,
+            reply_to=None if frame.reply_to is None else from_id(frame.reply_to),
+            timestamp=GuestRecord(seconds=frame.seconds, nanoseconds=frame.nanoseconds),
+            content_type=frame.content_type,
+        ),
+    )
+
+
+def error_text(error: Any) -> str:
+    """`case: text` of an error variant a guest returned."""
+    if isinstance(error, Variant):
+        return error.tag if error.payload is None else f"{error.tag}: {error.payload}"
+    return str(error)
+
+
+class Guest:
+    """A live instance. Every method raises `GuestFailed` when the guest traps, runs out, or a channel breaks."""
+
+    def __init__(self, engine: Any, linker: Any, component: Any, limits: Limits) -> None:
+        self._limits = limits
+        self._store = wasmtime.Store(engine)
+        self._store.set_limits(
+            memory_size=limits.memory,
+            table_elements=TABLE_ELEMENTS,
+            instances=INSTANCES,
+            tables=TABLES,
+            memories=MEMORIES,
+        )
+        try:
+            self._store.set_fuel(limits.fuel)
+            self._instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
+            lifecycle = self._instance.get_export_index(self._store, LIFECYCLE)
+            self._functions = {
+                name: self._instance.get_func(
+                    self._store, self._instance.get_export_index(self._store, name, lifecycle)
+                )
+                for name in _EXPORTS
+            }
+        except (wasmtime.WasmtimeError, MemoryError) as error:
+            raise classify(error) from error
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        try:
+            self._store.set_fuel(self._limits.fuel)
+            return self._functions[name](self._store, *arguments)
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            raise classify(error) from error
+
+    def fuel_used(self) -> int:
+        """Fuel the last call consumed."""
+        return self._limits.fuel - int(self._store.get_fuel())
+
+    def initialize(self, frame: frames.Initialize, config: bytes | None) -> str:
+        """Call `initialize`; "" or the component-error it returned."""
+        limits = frame.limits
+        answer = self._call(
+            "initialize",
+            GuestRecord(
+                env_vars=[(key, value) for key, value in frame.env],
+                config_data=config,
+                resource_limits=GuestRecord(
+                    max_memory_bytes=limits.memory,
+                    max_execution_time_ms=limits.deadline_ms,
+                    max_fuel=limits.fuel,
+                ),
+            ),
+        )
+        return "" if answer is None else error_text(answer)
+
+    def metadata(self) -> frames.Metadata:
+        """Call `metadata`; texts are cut to 1 KiB and the list to 64 entries."""
+        record = self._call("metadata")
+        return frames.Metadata(
+            name=record.name[:1024],
+            version=record.version[:1024],
+            description=record.description[:1024],
+            author=record.author[:1024],
+            license=record.license[:1024],
+            operations=[text[:256] for text in getattr(record, "supported-operations")[:64]],
+            stateful=bool(record.stateful),
+        )
+
+    def health(self) -> str:
+        """Call `health`: healthy, degraded, unhealthy or unknown."""
+        return str(self._call("health"))
+
+    def handle_message(self, frame: frames.Deliver, payload: bytes) -> tuple[bytes | None, str]:
+        """Call `handle-message`: `(reply, "")` or `(None, error)`."""
+        answer = self._call("handle-message", message_record(frame, payload))
+        if isinstance(answer, Variant):
+            return None, error_text(answer)
+        return answer, ""
+
+    def handle_callback(self, frame: frames.Callback, payload: bytes) -> str:
+        """Call `handle-callback`: "" or the error it returned."""
+        answer = self._call("handle-callback", message_record(frame, payload))
+        return "" if answer is None else error_text(answer)
+
+    def shutdown(self) -> str:
+        """Call `shutdown`: "" or the component-error it returned."""
+        answer = self._call("shutdown")
+        return "" if answer is None else error_text(answer)

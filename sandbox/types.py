@@ -1,0 +1,96 @@
+"""Words shared by every process: who a component is, what it may use, and how a worker ended."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import msgspec
+
+_NAME = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*"
+_NAME_RE = re.compile(rf"(?P<namespace>{_NAME})/(?P<name>{_NAME})\Z")
+_INSTANCE_RE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
+MAX_NAME = 64
+"""Longest namespace, name or instance, in characters."""
+
+
+class ComponentId(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_unknown_fields=True):
+    """`namespace/name/instance`, as `acme/reader/0`; the record `component-id` of `airssys:core`."""
+
+    namespace: str
+    name: str
+    instance: str = "0"
+
+    @property
+    def package(self) -> str:
+        """`namespace/name`, the name a publisher signs."""
+        return f"{self.namespace}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}/{self.instance}"
+
+    @classmethod
+    def parse(cls, text: str) -> ComponentId:
+        """Parse `ns/name` (instance 0) or `ns/name/instance`.
+
+        Raises:
+            ValueError: not of that form, or a part longer than `MAX_NAME`.
+        """
+        head, instance = text, "0"
+        if text.count("/") == 2:
+            head, instance = text.rsplit("/", 1)
+        match = _NAME_RE.match(head)
+        if match is None or not _INSTANCE_RE.match(instance):
+            raise ValueError(f"not a component id: {text!r} (expected namespace/name or namespace/name/instance)")
+        if max(len(match["namespace"]), len(match["name"]), len(instance)) > MAX_NAME:
+            raise ValueError(f"a part of the component id is longer than {MAX_NAME} characters: {text!r}")
+        return cls(match["namespace"], match["name"], instance)
+
+
+def valid_package_name(text: str) -> bool:
+    """Whether `text` is a `namespace/name` a manifest may carry."""
+    return len(text) <= 2 * MAX_NAME + 1 and _NAME_RE.match(text) is not None
+
+
+class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What one instance may use. Bytes, fuel units, milliseconds, messages."""
+
+    memory: int = 64 << 20
+    """Linear memory over all memories together, bytes."""
+    fuel: int = 50_000_000
+    """Fuel per message."""
+    deadline_ms: int = 5_000
+    """Wall clock per message, milliseconds."""
+    mailbox: int = 1_000
+    """Messages waiting in the router."""
+    storage: int = 50 << 20
+    """Stored bytes, keys and values together."""
+    message_size: int = 1 << 20
+    """Bytes of one payload, in or out."""
+
+
+class Outcome(enum.StrEnum):
+    """How a worker ended: one closed list from the zygote to the CLI."""
+
+    EXITED = "exited"
+    TRAP = "trap"
+    FUEL = "fuel"
+    DEADLINE = "deadline"
+    MEMORY = "memory"
+    POLICY = "policy"
+    KILLED = "killed"
+    SETUP_ERROR = "setup-error"
+    INTERNAL_ERROR = "internal-error"
+
+
+EXIT_CODES: dict[int, Outcome] = {
+    0: Outcome.EXITED,
+    10: Outcome.TRAP,
+    11: Outcome.FUEL,
+    12: Outcome.MEMORY,
+    13: Outcome.SETUP_ERROR,
+    14: Outcome.INTERNAL_ERROR,
+    15: Outcome.POLICY,
+    16: Outcome.KILLED,
+}
+"""A worker's exit status. A compromised worker can pick one; it then lies about its own end and nothing else."""

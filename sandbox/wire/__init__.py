@@ -1,0 +1,5 @@
+"""Every frame that crosses a process boundary, as typed structures, and the codecs that carry them.
+
+`packet` frames SEQPACKET messages, `zmtp` speaks ZMTP 3.1; `bridge_ops`, `router_frames`, `supervisor_frames`
+and `audit_frames` are the vocabularies. One channel carries one kind of frame.
+"""

@@ -1,0 +1,336 @@
+"""The vocabulary of the supervisor's socketpairs: small typed packets, descriptors beside them.
+
+Each packet is one MessagePack structure of at most `MAX` bytes, tagged by its class; the descriptors that
+belong to it travel in the same packet (SCM_RIGHTS, unix(7)). The supervisor parses nothing else.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+
+import msgspec
+
+from sandbox.errors import ProtocolViolation
+from sandbox.types import ComponentId, Limits
+
+MAX = 64 * 1024
+"""Largest packet, bytes."""
+MAX_FDS = 64
+"""Most descriptors in one packet."""
+
+
+class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+# -- control to supervisor; `n` numbers the request, its answer carries the same ---------------------------------
+
+
+class StartWorker(_Frame):
+    """Start a caged worker; descriptor: the .cwasm in a sealed memfd. Answered by `Started` or `Failed`."""
+
+    n: int
+    component: ComponentId
+    incarnation: int
+    limits: Limits
+
+
+class KillWorker(_Frame):
+    """SIGKILL the worker of this incarnation; its end is told by `WorkerEnded`. Answered by `Done`."""
+
+    n: int
+    incarnation: int
+    outcome: str  # why, an Outcome value: killed or deadline
+
+
+class Compile(_Frame):
+    """Compile in a cage; descriptors: the .wasm in a sealed memfd, an empty memfd for the result.
+
+    Answered by `Done` when the compiler exited well, else by `Failed`.
+    """
+
+    n: int
+    memory: int  # bytes of address space
+    seconds: int  # wall clock
+
+
+class MountSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One bound directory."""
+
+    guest: str
+    host: str
+    writable: bool
+
+
+class SetPolicy(_Frame):
+    """Give the bridge a component's policy (opaque to the supervisor) and its bound directories as mounts.
+
+    Answered by `Done` (whose `text` names a lost wall, such as "o-path" for a grant that is no mount) or `Failed`.
+    """
+
+    n: int
+    component: ComponentId
+    policy: bytes
+    mounts: list[MountSpec]
+
+
+class DropPolicy(_Frame):
+    """Forget a component's policy: the bridge closes its mounts and handles. `purge` drops its storage too."""
+
+    n: int
+    component: ComponentId
+    purge: bool = False
+
+
+class Snapshot(_Frame):
+    """What lives; answered by `Living`."""
+
+    n: int
+
+
+class StopHost(_Frame):
+    """The operator's `down`: the supervisor tells control `Drain`, then ends everything in order."""
+
+    n: int
+
+
+class Drained(_Frame):
+    """Control has stopped every component after `Drain`."""
+
+
+# -- supervisor to control ------------------------------------------------------------------------------------
+
+
+class Done(_Frame):
+    """The request was carried out."""
+
+    n: int
+    text: str = ""
+
+
+class Failed(_Frame):
+    """The request failed: stable code, sentence, and for workers and compilers the outcome."""
+
+    n: int
+    code: str
+    message: str
+    outcome: str = ""
+
+
+class Started(_Frame):
+    """The worker is sealed, was checked from outside, and is attached to router and bridge."""
+
+    n: int
+    incarnation: int
+    pid: int
+    uid: int
+    micros: int  # request to READY, microseconds
+
+
+class WorkerEnded(_Frame):
+    """A worker is dead and reaped."""
+
+    component: ComponentId
+    incarnation: int
+    outcome: str
+    detail: str = ""
+
+
+class LivingWorker(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One live worker."""
+
+    component: ComponentId
+    incarnation: int
+    pid: int
+    uid: int
+
+
+class HostProcess(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One process of the host."""
+
+    name: str
+    pid: int
+    uid: int
+    restarts: int
+    ready: bool
+
+
+class Living(_Frame):
+    """Answer to `Snapshot`. `walls` maps a wall's name to "on" or to what is lost."""
+
+    n: int
+    workers: list[LivingWorker]
+    processes: list[HostProcess]
+    walls: dict[str, str]
+    stopping: bool
+
+
+class ProcessRestarted(_Frame):
+    """router or bridge was replaced: every worker of the old one is being ended; send routes and policies again."""
+
+    name: str
+
+
+class Drain(_Frame):
+    """Stop every component in reverse order of start, then answer `Drained`. `seconds` is all the time there is."""
+
+    seconds: int
+
+
+# -- supervisor to bridge, router, auditor ----------------------------------------------------------------------
+
+
+class AttachBridge(_Frame):
+    """A checked worker's channel (descriptor) belongs to this component from now on."""
+
+    component: ComponentId
+    incarnation: int
+
+
+class BridgePolicy(_Frame):
+    """A component's policy; descriptors: one directory per guest path, in the same order."""
+
+    component: ComponentId
+    policy: bytes
+    guests: list[str]
+
+
+class BridgeDrop(_Frame):
+    """Forget the policy; `purge` drops the component's stored values."""
+
+    component: ComponentId
+    purge: bool
+
+
+class AttachRouter(_Frame):
+    """A checked worker connected under this routing id."""
+
+    routing_id: bytes
+    component: ComponentId
+    incarnation: int
+
+
+class Detach(_Frame):
+    """The worker is dead: forget its channel and fail its message in hand."""
+
+    incarnation: int
+    outcome: str
+    detail: str = ""
+
+
+class AuditChannel(_Frame):
+    """Descriptor: this process's channel to the (new) auditor."""
+
+
+class Producer(_Frame):
+    """To the auditor: descriptor of a channel on which `name` will record."""
+
+    name: str
+
+
+ToControl = Done | Failed | Started | WorkerEnded | Living | ProcessRestarted | Drain | AuditChannel
+ToBridge = AttachBridge | BridgePolicy | BridgeDrop | Detach | AuditChannel
+ToRouterProcess = AttachRouter | Detach | AuditChannel
+ToAuditor = Producer
+
+# -- bridge, router, auditor to supervisor ------------------------------------------------------------------------
+
+
+class Up(_Frame):
+    """The process is sealed and serves."""
+
+
+class EndWorker(_Frame):
+    """Kill this worker: it broke the protocol (`policy`) or its deadline passed (`deadline`)."""
+
+    incarnation: int
+    outcome: str
+    detail: str
+
+
+class AuditorState(_Frame):
+    """The auditor can (`ok`) or cannot write; `text` says why."""
+
+    ok: bool
+    text: str = ""
+
+
+FromChild = Up | EndWorker | AuditorState
+FromControl = (
+    Up | StartWorker | KillWorker | Compile | SetPolicy | DropPolicy | Snapshot | StopHost | Drained
+)
+
+# -- supervisor to zygote and back --------------------------------------------------------------------------------
+
+
+class Fork(_Frame):
+    """Fork one worker under this uid (inside the zygote's namespace); descriptors: its fd 3 and fd 4."""
+
+    n: int
+    uid: int
+
+
+class Forked(_Frame):
+    """The worker's pid in the supervisor's pid namespace, or -errno."""
+
+    n: int
+    pid: int
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a worker must know before the seal; comes over its fd 3 with the .cwasm memfd."""
+
+    component: ComponentId
+    limits: Limits
+    cwasm_size: int
+
+
+# -- transport ------------------------------------------------------------------------------------------------
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def send_frame(sock: socket.socket, frame: msgspec.Struct, fds: tuple[int, ...] | list[int] = ()) -> None:
+    """Send one packet with its descriptors.
+
+    Raises:
+        ProtocolViolation: the frame is longer than `MAX`.
+        OSError: the peer is gone, or (non-blocking) its queue is full.
+    """
+    body = _encoder.encode(frame)
+    if len(body) > MAX:
+        raise ProtocolViolation("frame too long for the supervisor's channel", subject=f"{len(body)} bytes")
+    if fds:
+        sock.sendmsg([body], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))], socket.MSG_NOSIGNAL)
+    else:
+        sock.send(body, socket.MSG_NOSIGNAL)
+
+
+def recv_packet(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """Receive one packet and its descriptors (close-on-exec).
+
+    Raises:
+        EOFError: the peer hung up.
+        ProtocolViolation: truncated packet or descriptors (those received are closed).
+    """
+    body, ancillary, flags, _ = sock.recvmsg(MAX, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        close_all(fds)
+        raise ProtocolViolation("truncated packet")
+    if not body:
+        close_all(fds)
+        raise EOFError("peer hung up")
+    return body, list(fds)
+
+
+def close_all(fds: list[int] | array.array[int]) -> None:
+    """Close descriptors that nobody took."""
+    import os
+
+    for fd in fds:
+        os.close(fd)

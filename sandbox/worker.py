@@ -1,0 +1,157 @@
+"""The worker: one process, one component. Cage first, then one message at a time until the channel hangs up.
+
+`main` runs in the child the zygote cloned. Before the seal it takes its specification and the component's code from the
+supervisor (fd 3), afterwards it knows two channels and nothing else. It ends with the exit status of its outcome.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import socket
+import sys
+from typing import Any, NoReturn
+
+import msgspec
+
+from sandbox import cage
+from sandbox.errors import ProtocolViolation, SetupFailed
+from sandbox.guest import Guest, GuestFailed
+from sandbox.host.links import Bridge, ChannelClosed, Router, links
+from sandbox.loader import deserialize
+from sandbox.types import EXIT_CODES, Limits, Outcome
+from sandbox.wire import bridge_ops, packet, supervisor_frames
+from sandbox.wire import router_frames as frames
+from sandbox.wire.zmtp import Dealer
+
+_EXIT_STATUS = {outcome: status for status, outcome in EXIT_CODES.items()}
+SLACK = 96 << 20
+"""Address space beyond the guest's memory: engine, payloads, allocator."""
+
+
+def main(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> NoReturn:
+    """Build the cage around this process, serve, and exit. Never returns."""
+    status = _EXIT_STATUS[Outcome.INTERNAL_ERROR]
+    try:
+        status = _EXIT_STATUS[_run(engine, linker, blueprint, uid)]
+    finally:
+        # No cleanup, no buffers, no handlers: the parent's state is in this process's memory.
+        os._exit(status)
+    raise AssertionError
+
+
+def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> Outcome:
+    # Made now: wrapping a descriptor asks the kernel about it, which the seal forbids.
+    bridge_socket = socket.socket(fileno=cage.BRIDGE_FD)
+    router_socket = socket.socket(fileno=cage.ROUTER_FD)
+    try:
+        spec, code = _specification(bridge_socket)
+
+        def load() -> Any:
+            # The mapping holds a descriptor of its own: both go before the last filter forbids close.
+            with code:
+                return deserialize(engine, code, spec.cwasm_size)
+
+        component = cage.enter(blueprint, uid, _address_space(spec.limits), load)
+    except (SetupFailed, ProtocolViolation, OSError, EOFError, MemoryError) as error:
+        _tell(bridge_socket, bridge_ops.SETUP_ERROR, str(error).encode(errors="replace")[: packet.CHUNK])
+        return Outcome.SETUP_ERROR
+    gc.freeze()
+    if not _tell(bridge_socket, bridge_ops.SEALED, b""):
+        return Outcome.KILLED
+    links.bridge = Bridge(bridge_socket)
+    links.router = Router(Dealer(router_socket))
+    links.self_id = spec.component
+    links.message_size = spec.limits.message_size
+    return _serve(engine, linker, component, spec.limits)
+
+
+def _address_space(limits: Limits) -> int:
+    # A growing linear memory exists twice while it is copied; a payload a few times while it is converted (32 bytes of
+    # dynamic value per byte of a list).
+    return 2 * limits.memory + 80 * limits.message_size + SLACK
+
+
+def _specification(sock: socket.socket) -> tuple[supervisor_frames.WorkerSpec, mmap.mmap]:
+    body, fds = supervisor_frames.recv_packet(sock)
+    if len(fds) != 1:
+        supervisor_frames.close_all(fds)
+        raise ProtocolViolation("a worker's specification brings one descriptor", subject=str(len(fds)))
+    try:
+        message = packet.Assembler().feed(body)
+        if message is None or message[0] != bridge_ops.SPEC:
+            raise ProtocolViolation("expected a specification")
+        spec = msgspec.msgpack.decode(message[1], type=supervisor_frames.WorkerSpec)
+        return spec, mmap.mmap(fds[0], spec.cwasm_size, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    finally:
+        os.close(fds[0])
+
+
+def _tell(sock: socket.socket, kind: int, body: bytes) -> bool:
+    try:
+        packet.send_message(sock, kind, body)
+    except OSError:
+        return False  # the supervisor is gone, or has given up on this worker: nobody is left to tell
+    return True
+
+
+def _serve(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
+    try:
+        return _loop(engine, linker, component, limits)
+    except ChannelClosed:
+        return Outcome.KILLED  # router or bridge hung up: the host ended it, whatever its own state was
+    except GuestFailed as failure:
+        try:
+            links.router.send(frames.Ended(failure.outcome.value, failure.detail))
+        except ChannelClosed:
+            return failure.outcome
+        return failure.outcome
+    except ProtocolViolation:
+        return Outcome.POLICY
+    except MemoryError:
+        return Outcome.MEMORY
+
+
+def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
+    router = links.router
+    frame, payload = router.receive()
+    if not isinstance(frame, frames.Initialize):
+        raise ProtocolViolation("the first frame must be Initialize", subject=type(frame).__name__)
+    guest = Guest(engine, linker, component, limits)
+    error = guest.initialize(frame, payload if frame.has_config else None)
+    if error:
+        router.send(frames.Ready(None, "unknown", error))
+        return Outcome.EXITED
+    metadata = guest.metadata()
+    router.send(frames.Ready(metadata, guest.health()))
+    while True:
+        frame, payload = router.receive()
+        if isinstance(frame, frames.Deliver):
+            answer, error = guest.handle_message(frame, payload)
+            if answer is not None and len(answer) > limits.message_size:
+                error = f"reply of {len(answer)} bytes is over the limit of {limits.message_size}"
+                answer = None
+            router.send(frames.Reply(frame.id, answer is not None, error, guest.fuel_used()), answer or b"")
+        elif isinstance(frame, frames.Callback):
+            error = guest.handle_callback(frame, payload)
+            router.send(frames.Reply(frame.id, False, error, guest.fuel_used()))
+        elif isinstance(frame, frames.Health):
+            router.send(frames.HealthReply(frame.id, guest.health()))
+        elif isinstance(frame, frames.Shutdown):
+            router.send(frames.Ended(Outcome.EXITED.value, guest.shutdown()))
+            return Outcome.EXITED
+        else:
+            raise ProtocolViolation("frame out of order", subject=type(frame).__name__)
+
+
+def preload() -> None:
+    """Import and touch everything a worker needs, in the zygote: behind the cage there is no file to import from."""
+    import encodings.idna
+    import linecache
+    import traceback
+
+    for module in (encodings.idna, linecache, traceback):
+        assert module.__name__ in sys.modules
+    b"warm".decode("utf-8", "replace")
+    str(OSError(2, "warm"))

@@ -1,0 +1,145 @@
+"""The zygote: one warm process with the engine imported, from which every worker is cloned.
+
+It is exec'd by the supervisor inside a user namespace the supervisor owns, imports and warms up, shuts itself into an
+empty root, and then does one thing: take two descriptors, clone a worker that is a child of the supervisor (so that
+the supervisor itself waits for it), and forget the descriptors. It has one thread, no secret, no component's bytes.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from typing import Any, NoReturn
+
+import msgspec
+import wasmtime
+from wasmtime import component as wasmtime_component
+
+from sandbox import cage, host, values, worker
+from sandbox.engine import make_engine
+from sandbox.errors import ProtocolViolation
+from sandbox.guest import Guest, GuestFailed
+from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
+from sandbox.types import ComponentId, Limits
+from sandbox.wire import router_frames, supervisor_frames
+from sandbox.wire.supervisor_frames import Fork, Forked, Up, recv_packet, send_frame
+
+_WARM_UP = """
+(component
+  (core module $m (func (export "ok")) (func (export "bad") unreachable))
+  (core instance $i (instantiate $m))
+  (func (export "ok") (canon lift (core func $i "ok")))
+  (func (export "bad") (canon lift (core func $i "bad"))))
+"""
+WARM_UP_CALLS = 20
+
+
+def main() -> NoReturn:
+    """Entry point: supervisor's channel on fd 3, nothing else open but stderr."""
+    process.set_name("airssys-zygote")
+    process.die_with_parent()
+    supervisor = socket.socket(fileno=3)
+    libc.keep_heap_in_brk()
+    values.install()
+    worker.preload()
+    engine = make_engine()
+    linker = wasmtime_component.Linker(engine)
+    host.define(linker)
+    _warm_up(engine, linker)
+    own_uids = _maps_a_range()
+    user_sysctl = None if own_uids else os.open("/proc/sys/user", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if own_uids:
+        _one_user_namespace_each()
+    blueprint = cage.Blueprint(
+        first_filter=seccomp.compile_policy("worker-load"),
+        last_filter=seccomp.compile_policy("worker"),
+        landlock_abi=landlock.abi(),
+        address_space=process.address_space(),
+        own_uids=own_uids,
+        user_sysctl=user_sysctl,
+    )
+    if process.thread_count() != 1:
+        raise RuntimeError("the zygote must have one thread")
+    mounts.enter_empty_root()
+    process.no_dump()
+    process.die_with_parent()
+    gc.collect()
+    gc.freeze()
+    send_frame(supervisor, Up())
+    _serve(supervisor, engine, linker, blueprint)
+
+
+def _warm_up(engine: Any, linker: Any) -> None:
+    """Trusted code runs every path a worker will: calls, a trap, both link codecs, errors and their texts.
+
+    The first entry into wasm installs signal handlers and an alternate stack, which the seal forbids; children
+    inherit both. Pages touched here are shared instead of copied in each worker.
+    """
+    component = wasmtime_component.Component(engine, _WARM_UP)
+    store = wasmtime.Store(engine)
+    store.set_fuel(1_000_000)
+    store.set_limits(memory_size=1 << 20)
+    instance = wasmtime_component.Linker(engine).instantiate(store, component)
+    ok = instance.get_func(store, "ok")
+    bad = instance.get_func(store, "bad")
+    if ok is None or bad is None:
+        raise RuntimeError("the warm-up component lost its exports")
+    for _ in range(WARM_UP_CALLS):
+        ok(store)
+    try:
+        bad(store)
+    except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+        str(error)
+    else:
+        raise RuntimeError("the warm-up trap did not trap")
+    try:
+        Guest(engine, linker, component, Limits())
+    except (GuestFailed, TypeError, AttributeError, wasmtime.WasmtimeError):
+        gc.collect()  # the warm-up component has no lifecycle; what counted was walking the path
+    frame = router_frames.Deliver(1, ComponentId("a", "b"), 0, 0)
+    body = msgspec.msgpack.encode(frame)
+    msgspec.msgpack.decode(body, type=router_frames.ToWorker)
+
+
+def _maps_a_range() -> bool:
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return len(file.readlines()) > 1
+
+
+def _one_user_namespace_each() -> None:
+    with open("/proc/sys/user/max_user_namespaces", "w", encoding="ascii") as file:
+        file.write("1")
+
+
+def _serve(supervisor: socket.socket, engine: Any, linker: Any, blueprint: cage.Blueprint) -> NoReturn:
+    while True:
+        try:
+            body, fds = recv_packet(supervisor)
+        except EOFError:
+            os._exit(0)
+        request = msgspec.msgpack.decode(body, type=Fork)
+        if len(fds) != 2:
+            raise ProtocolViolation("a fork brings two descriptors", subject=str(len(fds)))
+        try:
+            pid = libc_clone()
+        except OSError as error:
+            pid = -(error.errno or 1)
+        if pid == 0:
+            process.place_fds_from(fds, keep=blueprint.user_sysctl)
+            moved = (
+                msgspec.structs.replace(blueprint, user_sysctl=5) if blueprint.user_sysctl is not None else blueprint
+            )
+            worker.main(engine, linker, moved, request.uid)
+        supervisor_frames.close_all(fds)
+        send_frame(supervisor, Forked(request.n, pid))
+
+
+def libc_clone() -> int:
+    """Clone a worker into a pid namespace of its own, as a child of the supervisor."""
+    return process.raw_clone(process.CLONE_PARENT | process.CLONE_NEWPID)
+
+
+if __name__ == "__main__":
+    assert caps.LAST >= 37
+    main()

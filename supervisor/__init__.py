@@ -1,0 +1,1 @@
+"""The host above the floor: parent, control, router, packages and the command line. Imports `bridge` and `sandbox`."""

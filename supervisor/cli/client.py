@@ -1,0 +1,114 @@
+"""The client of control's API: httpx over the host's Unix socket, API errors as the command line's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from supervisor.cli.errors import RefusedError, UnreachableError
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds an ordinary answer may take."""
+
+
+class Client:
+    """One connection to a host. A context manager.
+
+    Args:
+        path: the API's Unix socket.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=path), base_url="http://airssys", timeout=DEFAULT_TIMEOUT
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: str | int | bool) -> Any:
+        """GET, the answer's JSON. Raises UnreachableError, RefusedError."""
+        return self._ask("GET", path, params=_query(query)).json()
+
+    def post(self, path: str, body: Any = None, *, timeout: float = DEFAULT_TIMEOUT, **query: str | int | bool) -> Any:
+        """POST JSON, the answer's JSON. Raises UnreachableError, RefusedError."""
+        return self._ask("POST", path, params=_query(query), json=body, timeout=timeout).json()
+
+    def delete(self, path: str, **query: str | int | bool) -> Any:
+        """DELETE, the answer's JSON. Raises UnreachableError, RefusedError."""
+        return self._ask("DELETE", path, params=_query(query), timeout=120.0).json()
+
+    def upload(self, parts: dict[str, bytes]) -> Any:
+        """Upload a package; its plan. A first compilation may take minutes. Raises UnreachableError, RefusedError."""
+        files = {name: (name, data, "application/octet-stream") for name, data in parts.items()}
+        return self._ask("POST", "/v1/packages", files=files, timeout=300.0).json()
+
+    def message(self, target: str, kind: str, payload: bytes, timeout_ms: int, content_type: str) -> bytes:
+        """Send a message or make a request; the reply's bytes. Raises UnreachableError, RefusedError."""
+        return self._ask(
+            "POST",
+            "/v1/messages",
+            params={"target": target, "kind": kind, "timeout": str(timeout_ms)},
+            content=payload,
+            headers={"Content-Type": content_type},
+            timeout=timeout_ms / 1000 + 10,
+        ).content
+
+    @contextmanager
+    def lines(self, path: str, **query: str | int | bool) -> Iterator[Iterator[str]]:
+        """GET JSON lines as they come; with `follow` for ever. Raises UnreachableError, RefusedError."""
+        try:
+            with self._http.stream("GET", path, params=_query(query), timeout=httpx.Timeout(30.0, read=None)) as answer:
+                if answer.status_code >= 400:
+                    answer.read()
+                    raise _refused(answer)
+                yield answer.iter_lines()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **more)
+        except httpx.TimeoutException as error:
+            raise UnreachableError(
+                "the host does not answer in time", subject=self.path, hint="see airssys status and the host's log"
+            ) from error
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+        if answer.status_code >= 400:
+            raise _refused(answer)
+        return answer
+
+    def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
+        text = str(error)
+        if "Permission denied" in text:
+            return UnreachableError(
+                "this user may not open the host's socket", subject=self.path, hint="ask as the host's owner or root"
+            )
+        return UnreachableError("no host answers", subject=self.path, hint="start one with: airssys up --detach")
+
+
+def _query(query: dict[str, str | int | bool]) -> dict[str, str]:
+    return {
+        name: ("true" if value else "false") if isinstance(value, bool) else str(value) for name, value in query.items()
+    }
+
+
+def _refused(answer: httpx.Response) -> RefusedError:
+    try:
+        error = answer.json()["error"]
+        return RefusedError(
+            str(error["message"]), code=str(error["code"]), subject=str(error["subject"]), hint=str(error["hint"])
+        )
+    except (ValueError, KeyError, TypeError):
+        return RefusedError(f"the host answered with status {answer.status_code}", code="E_INTERNAL")

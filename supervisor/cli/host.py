@@ -1,0 +1,238 @@
+"""`up`, `down`, `status`, `doctor`."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Any
+
+import click
+
+from sandbox.errors import AirssysError
+from supervisor.cli.app import Command
+from supervisor.cli.errors import StillRunningError, UnreachableError
+from supervisor.cli.globals import Globals
+
+READY_TIMEOUT = 30.0
+"""Seconds `up --detach` waits for the API beyond the launch itself."""
+
+
+@click.command("up", cls=Command)
+@click.option("--detach", is_flag=True, help="Return once the host serves, and leave it running.")
+@click.pass_obj
+def up_(options: Globals, detach: bool) -> None:
+    """Start the host, in the foreground unless told otherwise.
+
+    \b
+    Example:
+      airssys up --detach
+    """
+    from supervisor.parent.launch import launch
+
+    config = options.load_config()
+    if not detach:
+        options.say(f"the host starts; its API will be at {config.api_socket}")
+    try:
+        launch(config, detach)
+    except AirssysError as error:
+        reason = _last_words(os.path.join(config.run_dir, "host.log"))
+        if reason and not error.subject:
+            raise AirssysError(error.message, code=error.code, subject=reason, hint=error.hint) from error
+        raise
+    status = _wait_ready(options)
+    text = f"the host is {status['host']['state']}: {config.api_socket}"
+    for name, lost in sorted(status["host"]["walls-lost"].items()):
+        text += f"\nwall lost: {name}: {lost}"
+    options.result(status | {"socket": config.api_socket}, text)
+
+
+def _wait_ready(options: Globals) -> dict[str, Any]:
+    until = time.monotonic() + READY_TIMEOUT
+    while True:
+        try:
+            with options.client() as client:
+                status: dict[str, Any] = client.get("/v1/status")
+            if status["host"]["state"] == "ready" or time.monotonic() > until:
+                return status
+        except UnreachableError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(0.05)
+
+
+def _last_words(path: str) -> str:
+    """The last line of the host's log that tells of an error, "" where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 16384))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    errors = [line for line in lines if "ERROR" in line]
+    return (errors or [""])[-1][:500]
+
+
+@click.command("down", cls=Command)
+@click.pass_obj
+def down_(options: Globals) -> None:
+    """Stop every component, then the host, and wait until it is gone.
+
+    \b
+    Example:
+      airssys down
+    """
+    config = options.load_config()
+    with options.client() as client:
+        processes = client.get("/v1/status")["host"]["processes"]
+        pid = next((process["pid"] for process in processes if process["name"] == "supervisor"), None)
+        pidfd = None if pid is None else _pidfd(pid)
+        client.post("/v1/host/down")
+    # All components together get the time the configuration gives them; the processes of the host a little more.
+    timeout = config.shutdown_timeout_ms / 1000 + 10
+    try:
+        gone = _wait_end(pidfd, timeout) if pidfd is not None else _wait_silence(options, timeout)
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+    if not gone:
+        raise StillRunningError(
+            f"the host has not ended within {timeout:.0f} s", subject=f"pid {pid}", hint="see the host's log"
+        )
+    options.result({"down": True, "pid": pid}, "the host is gone")
+
+
+def _pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def _wait_end(pidfd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def _wait_silence(options: Globals, timeout: float) -> bool:
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        try:
+            with options.client() as client:
+                client.get("/v1/status")
+        except AirssysError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@click.command("status", cls=Command)
+@click.pass_obj
+def status_(options: Globals) -> None:
+    """Show the host's processes, the walls it lost, and every component.
+
+    \b
+    Example:
+      airssys status --output json
+    """
+    with options.client() as client:
+        status = client.get("/v1/status")
+    if options.json:
+        options.result(status, "")
+        return
+    host = status["host"]
+    options.say(f"host {host['state']}, up {seconds(host['uptime'])}, airssys {host['version']}")
+    options.table(
+        ["PROCESS", "PID", "UID", "RESTARTS", "READY"],
+        [[p["name"], str(p["pid"]), str(p["uid"]), str(p["restarts"]), _yes(p["ready"])] for p in host["processes"]],
+    )
+    for name, lost in sorted(host["walls-lost"].items()):
+        options.say(f"wall lost: {name}: {lost}")
+    if not status["components"]:
+        options.say("no components")
+        return
+    columns = ["COMPONENT", "STATE", "HEALTH", "PID", "RESTARTS", "UPTIME", "MEMORY", "MAILBOX", "LAST END"]
+    options.table(columns, [_row(component) for component in status["components"]])
+
+
+def _row(component: dict[str, Any]) -> list[str]:
+    return [
+        component["id"],
+        component["state"],
+        component["health"],
+        _or_dash(component["pid"]),
+        str(component["restarts"]),
+        "-" if component["uptime"] is None else seconds(component["uptime"]),
+        "-" if component["memory"] is None else size(component["memory"]),
+        _or_dash(component["mailbox"]),
+        last_end(component),
+    ]
+
+
+def last_end(component: dict[str, Any]) -> str:
+    """How a component's last worker ended, in one line."""
+    text: str = component["outcome"] or "-"
+    if component["detail"]:
+        text += f": {component['detail'].splitlines()[0][:80]}"
+    return text
+
+
+def seconds(value: float) -> str:
+    """A time span as people read it."""
+    whole = int(value)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{whole % 60}s" if minutes else f"{value:.1f}s"
+
+
+def size(value: int) -> str:
+    """Bytes as people read them."""
+    return f"{value / 1024:.0f} KiB" if value < 1 << 20 else f"{value / (1 << 20):.1f} MiB"
+
+
+def _or_dash(value: object) -> str:
+    return "-" if value is None else str(value)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+@click.command("doctor", cls=Command)
+@click.pass_obj
+def doctor_(options: Globals) -> None:
+    """Show what this kernel can give, and the walls of the running host if there is one.
+
+    Exits with 1 when something is missing without which the host refuses to start.
+
+    \b
+    Example:
+      airssys doctor
+    """
+    from sandbox.kernel.probe import probe
+
+    walls = probe()
+    running: dict[str, str] | None = None
+    try:
+        with options.client() as client:
+            running = client.get("/v1/doctor")["walls"]
+    except UnreachableError:
+        pass  # that there is no host is an answer, not a failure
+    missing = [wall.name for wall in walls if wall.state == "missing"]
+    if options.json:
+        kernel = [{"name": wall.name, "state": wall.state, "detail": wall.detail} for wall in walls]
+        options.result({"kernel": kernel, "running": running, "missing": missing}, "")
+    else:
+        options.table(["WALL", "HERE", "DETAIL"], [[wall.name, wall.state, wall.detail] for wall in walls])
+        if running is None:
+            options.say("no host is running")
+        else:
+            options.table(["WALL", "AS IT RUNS"], [[name, state] for name, state in sorted(running.items())])
+    if missing:
+        raise AirssysError(
+            "the host cannot start here", subject=", ".join(missing), hint="see the details above", code="E_KERNEL"
+        )

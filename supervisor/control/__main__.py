@@ -1,0 +1,31 @@
+"""`python -m supervisor.control BUS STATE_DIR OWNER`: 3 is the supervisor, 4 the API's socket, 5 the configuration."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+import msgspec
+
+from sandbox.kernel import process
+from supervisor.config import HostConfig
+from supervisor.control.main import run
+
+
+def main() -> None:
+    """Take what the supervisor left at its fixed places and be control."""
+    process.set_name("airssys-control")
+    process.no_dump()
+    process.die_with_parent()
+    bus_path, state_dir, owner = sys.argv[1:]
+    with open(5, "rb") as file:
+        file.seek(0)
+        config = msgspec.msgpack.decode(file.read(), type=HostConfig)
+    for fd in (3, 4):
+        os.set_inheritable(fd, False)
+    run(socket.socket(fileno=3), socket.socket(fileno=4), bus_path, None, state_dir, config, owner=int(owner))
+
+
+if __name__ == "__main__":
+    main()

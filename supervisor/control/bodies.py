@@ -1,0 +1,265 @@
+"""What the API takes and gives, as strict structures: one place for control, its OpenAPI document and its client."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    pass
+
+
+class _Answer(msgspec.Struct, frozen=True, rename="kebab"):
+    pass
+
+
+# -- asked ----------------------------------------------------------------------------------------------------
+
+
+class InstallRequest(_Body, frozen=True):
+    """Install a package that was uploaded and planned. `plan` is the id its plan carries."""
+
+    plan: str
+    bindings: dict[str, str] = {}
+    instance: str = "0"
+    consent: bool = False
+    start: bool = True
+
+
+class TrustRequest(_Body, frozen=True):
+    """Believe a publisher's keys (PEM) for these scopes."""
+
+    name: str
+    keys: list[str]
+    scopes: list[str]
+    level: str = "review"
+    threshold: int = 1
+
+
+class RotateRequest(_Body, frozen=True):
+    """Replace a publisher's key by another (PEM)."""
+
+    name: str
+    old: str
+    new: str
+
+
+class RevokeRequest(_Body, frozen=True):
+    """Never believe this key, or these bytes, again."""
+
+    keyid: str = ""
+    digest: str = ""
+    reason: str = ""
+
+
+class ComponentQuery(_Body, frozen=True):
+    """Which components to show."""
+
+    package: str = ""
+
+
+class StopQuery(_Body, frozen=True):
+    """`drain` delivers what waits in the mailbox first."""
+
+    drain: bool = False
+
+
+class RemoveQuery(_Body, frozen=True):
+    """`purge` drops the component's stored values too."""
+
+    purge: bool = False
+
+
+class MessageQuery(_Body, frozen=True):
+    """A message from outside; the body is its payload, Content-Type its content type."""
+
+    target: str
+    kind: str = "request"
+    timeout: int = 5_000
+
+
+class LinesQuery(_Body, frozen=True):
+    """Which lines; `after` is a sequence number, -1 for the newest `limit`."""
+
+    component: str = ""
+    after: int = -1
+    limit: int = 100
+    follow: bool = False
+    denied: bool = False
+
+
+class NoQuery(_Body, frozen=True):
+    """Nothing."""
+
+
+# -- answered -------------------------------------------------------------------------------------------------
+
+
+class ErrorBody(_Answer, frozen=True):
+    """What went wrong: stable code, sentence, object, and what to do."""
+
+    code: str
+    message: str
+    subject: str = ""
+    hint: str = ""
+
+
+class ErrorAnswer(_Answer, frozen=True):
+    """Every answer that is not a success."""
+
+    error: ErrorBody
+
+
+class ProcessStatus(_Answer, frozen=True):
+    """One process of the host."""
+
+    name: str
+    pid: int
+    uid: int
+    restarts: int
+    ready: bool
+
+
+class HostStatus(_Answer, frozen=True):
+    """The host. `walls_lost` names what this kernel or configuration cannot give."""
+
+    version: str
+    state: str
+    uptime: float
+    processes: list[ProcessStatus]
+    walls_lost: dict[str, str]
+
+
+class ComponentStatus(_Answer, frozen=True):
+    """One instance. Seconds and bytes; `outcome` is how its last worker ended, "" when none has."""
+
+    id: str
+    state: str
+    health: str
+    pid: int | None
+    uid: int | None
+    restarts: int
+    uptime: float | None
+    memory: int | None
+    mailbox: int | None
+    delivered: int | None
+    failed: int | None
+    denied: int | None
+    outcome: str
+    detail: str
+    version: str
+    release: int
+    digest: str
+    next_start: float | None
+    lost_wall: str
+
+
+class StatusAnswer(_Answer, frozen=True):
+    """Host and components."""
+
+    host: HostStatus
+    components: list[ComponentStatus]
+
+
+class ComponentsAnswer(_Answer, frozen=True):
+    """Components."""
+
+    components: list[ComponentStatus]
+
+
+class EndAnswer(_Answer, frozen=True):
+    """How one worker ended; `at` is seconds since 1970."""
+
+    incarnation: int
+    at: float
+    outcome: str
+    detail: str
+
+
+class CapabilityAnswer(_Answer, frozen=True):
+    """One capability, its risk (low, medium, high) and the reason for the grade."""
+
+    text: str
+    risk: str
+    why: str
+
+
+class ComponentInfo(_Answer, frozen=True):
+    """All about one instance."""
+
+    status: ComponentStatus
+    package: str
+    keyid: str
+    publisher: str
+    installed_at: float
+    installed_by: str
+    bindings: dict[str, str]
+    consent_by: str
+    consent_at: float
+    capabilities: list[CapabilityAnswer]
+    imports: dict[str, list[str]]
+    manifest: msgspec.Raw
+    operations: list[str]
+    ends: list[EndAnswer]
+
+
+class PlanAnswer(_Answer, frozen=True):
+    """What installing an uploaded package would mean."""
+
+    plan: str
+    name: str
+    version: str
+    release: int
+    description: str
+    digest: str
+    size: int
+    keyid: str
+    publisher: str
+    level: str
+    consent_needed: bool
+    world: str
+    capabilities: list[CapabilityAnswer]
+    widened: list[str]
+    roots: list[str]
+    imports: dict[str, list[str]]
+    exports: list[str]
+    instances: list[str]
+
+
+class PublisherAnswer(_Answer, frozen=True):
+    """One publisher this host believes."""
+
+    name: str
+    keyids: list[str]
+    scopes: list[str]
+    level: str
+    threshold: int
+    added: str
+
+
+class TrustAnswer(_Answer, frozen=True):
+    """The trust store."""
+
+    publishers: list[PublisherAnswer]
+    revoked_keys: list[str]
+    revoked_digests: list[str]
+
+
+class TrustChanged(_Answer, frozen=True):
+    """A change of the trust store, and the components it stopped."""
+
+    changed: str
+    stopped: list[str]
+
+
+class DoctorAnswer(_Answer, frozen=True):
+    """The walls as they run: name to "on" or to what is lost."""
+
+    walls: dict[str, str]
+    processes: list[ProcessStatus]
+
+
+class Accepted(_Answer, frozen=True):
+    """Done, or begun."""
+
+    done: str

@@ -1,0 +1,124 @@
+"""From verified .wasm bytes to a sealed .cwasm: out of the cache, else by a caged compiler that the supervisor runs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+
+from sandbox.errors import ProtocolViolation
+from sandbox.wire.compile_result import MAX_CWASM, CompileResult, parse_header
+from supervisor.control import memfd
+from supervisor.control.audit_link import AuditLink
+from supervisor.control.cache import Cache, CompiledComponent
+from supervisor.control.errors import CacheError, CompileError, SupervisorError
+from supervisor.control.supervisor_link import SupervisorLink
+
+
+class Compiler:
+    """Compiles, one component at a time: a compiler may take all the memory it is given.
+
+    Args:
+        memory: bytes of address space for one compilation.
+        seconds: wall clock for one compilation.
+    """
+
+    def __init__(self, supervisor: SupervisorLink, audit: AuditLink, cache: Cache, memory: int, seconds: int) -> None:
+        self._supervisor, self._audit, self._cache = supervisor, audit, cache
+        self._memory, self._seconds = memory, seconds
+        self._lock = asyncio.Lock()
+
+    async def get(self, wasm: bytes, name: str) -> CompiledComponent:
+        """The compiled component; the caller closes its descriptor.
+
+        Args:
+            wasm: verified bytes.
+            name: the package, for errors and records.
+
+        Raises:
+            CompileError: the component is refused by the compiler, or the compiler was ended.
+            UnavailableError: the supervisor is gone.
+        """
+        # A task of its own: descriptors and a thread are in use until it ends, whoever stops waiting for it.
+        task = asyncio.create_task(self._get(wasm, name))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_close_unused)
+            raise
+
+    async def _get(self, wasm: bytes, name: str) -> CompiledComponent:
+        digest = hashlib.sha256(wasm).hexdigest()
+        async with self._lock:
+            try:
+                cached = await asyncio.to_thread(self._cache.get, digest)
+            except CacheError as error:
+                await self._audit.record(
+                    "cache.refused", "denied", object=name, result=error.code, detail={"why": str(error)}
+                )
+                cached = None
+            return cached or await self._compile(wasm, digest, name)
+
+    async def _compile(self, wasm: bytes, digest: str, name: str) -> CompiledComponent:
+        source = memfd.sealed("wasm", wasm)
+        output = memfd.create("compiled")
+        try:
+            try:
+                await self._supervisor.compile(source, output, self._memory, self._seconds)
+            except SupervisorError as error:
+                # A compiler that refuses writes its reason first and then exits badly: its word is the better one.
+                said = _said(output)
+                raise said or CompileError(
+                    f"the compiler failed: {error.message}", subject=name, code=_compile_code(error)
+                ) from error
+            return await asyncio.to_thread(self._take, output, digest, name)
+        finally:
+            os.close(source)
+            os.close(output)
+
+    def _take(self, output: int, digest: str, name: str) -> CompiledComponent:
+        size = os.fstat(output).st_size
+        if not 0 < size <= MAX_CWASM:
+            raise CompileError("the compiler left nothing usable", subject=name)
+        memfd.seal(output)
+        with memfd.view(output) as whole, memoryview(whole) as data:
+            try:
+                info, start = parse_header(data)
+            except ProtocolViolation as error:
+                raise CompileError(f"the compiler's output is malformed: {error.message}", subject=name) from error
+            if info.error is not None:
+                raise _refusal(info, name)
+            with data[start:] as cwasm:
+                try:
+                    self._cache.put(digest, info, cwasm)
+                except OSError as error:
+                    raise CompileError(f"the compiled component could not be cached: {error.strerror}") from error
+                return CompiledComponent(memfd.sealed("cwasm", cwasm), info)
+
+
+def _close_unused(task: asyncio.Task[CompiledComponent]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        os.close(task.result().fd)
+
+
+def _compile_code(error: SupervisorError) -> str:
+    return error.code if error.code.startswith("E_COMPILE") else CompileError.code
+
+
+def _refusal(info: CompileResult, name: str) -> CompileError:
+    assert info.error is not None
+    code, message, subject = info.error
+    # The compiler is untrusted: its code may only be one of its own family.
+    known = code if code in ("E_COMPILE", "E_LAYER", "E_WORLD", "E_IMPORTS") else CompileError.code
+    return CompileError(message[:500], subject=(subject or name)[:200], code=known)
+
+
+def _said(output: int) -> CompileError | None:
+    size = os.fstat(output).st_size
+    if not 0 < size <= 1 << 20:
+        return None
+    try:
+        info, _ = parse_header(os.pread(output, size, 0))
+    except ProtocolViolation:
+        return None
+    return _refusal(info, "") if info.error is not None else None

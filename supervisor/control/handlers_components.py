@@ -1,0 +1,184 @@
+"""Endpoints about components: what they are, starting and stopping them, and messages to them."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import psutil
+from aiohttp import web
+
+from sandbox.types import ComponentId
+from sandbox.wire.router_frames import RouteState
+from supervisor.control.bodies import (
+    Accepted,
+    CapabilityAnswer,
+    ComponentInfo,
+    ComponentQuery,
+    ComponentsAnswer,
+    ComponentStatus,
+    EndAnswer,
+    MessageQuery,
+    RemoveQuery,
+    StopQuery,
+)
+from supervisor.control.context import Control
+from supervisor.control.errors import MessageError, ValidationError
+from supervisor.control.instance import Instance
+from supervisor.control.parsing import component_of, parse_component, read_bytes, read_query
+from supervisor.control.peer import Peer
+
+MAX_PAYLOAD = 8 << 20
+"""Largest message from outside, bytes; the component's own `message-size` may be less."""
+MAX_TIMEOUT_MS = 600_000
+_MESSAGE_CODES = {
+    "timeout": ("E_TIMEOUT", "the component did not answer in time"),
+    "target-ended": ("E_TARGET_ENDED", "the component ended while it worked on the message"),
+    "target-not-found": ("E_TARGET_NOT_FOUND", "there is no such running component"),
+    "denied": ("E_DENIED", "the component takes no messages from outside"),
+    "queue-full": ("E_QUEUE_FULL", "the component's mailbox is full"),
+    "too-large": ("E_TOO_LARGE", "the message is larger than the component takes"),
+    "guest-error": ("E_GUEST_ERROR", "the component answered with an error"),
+    "stopping": ("E_UNAVAILABLE", "the component is stopping"),
+}
+
+
+def memory_of(pid: int) -> int | None:
+    """Resident bytes of a process; None when it is gone or hidden."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except (psutil.Error, OSError):
+        return None
+
+
+def status_of(instance: Instance, route: RouteState | None) -> ComponentStatus:
+    """One instance as `status` shows it."""
+    now = time.monotonic()
+    live = instance.live
+    pid = live.pid if live is not None and live.pid else None
+    return ComponentStatus(
+        id=str(instance.component),
+        state=instance.state.value,
+        health=instance.health,
+        pid=pid,
+        uid=live.uid if live is not None and pid is not None else None,
+        restarts=instance.restarts,
+        uptime=None if live is None or live.ready_at is None else round(now - live.ready_at, 3),
+        memory=None if pid is None else memory_of(pid),
+        mailbox=None if route is None else route.depth,
+        delivered=None if route is None else route.delivered,
+        failed=None if route is None else route.failed,
+        denied=None if route is None else route.denied,
+        outcome=instance.outcome,
+        detail=instance.detail,
+        version=instance.spec.version,
+        release=instance.spec.release,
+        digest=instance.spec.digest,
+        next_start=None if instance.next_start is None else round(max(0.0, instance.next_start - now), 3),
+        lost_wall=instance.lost_wall,
+    )
+
+
+async def statuses(control: Control, package: str = "") -> list[ComponentStatus]:
+    """All instances, or those of one package, by id."""
+    routes = await control.lifecycle.router_states()
+    return [
+        status_of(instance, routes.get(component))
+        for component, instance in sorted(control.lifecycle.instances.items())
+        if package in ("", component.package)
+    ]
+
+
+async def components(control: Control, request: web.Request, _peer: Peer) -> ComponentsAnswer:
+    """List components with their state."""
+    return ComponentsAnswer(await statuses(control, read_query(request, ComponentQuery).package))
+
+
+async def info(control: Control, request: web.Request, _peer: Peer) -> ComponentInfo:
+    """Everything about one component: package, publisher, bindings, capabilities, last ends."""
+    component = component_of(request)
+    instance = control.lifecycle.get(component)
+    package = control.registry.package(instance.row.package)
+    routes = await control.lifecycle.router_states()
+    row = instance.row
+    metadata = instance.live.metadata if instance.live is not None else None
+    return ComponentInfo(
+        status=status_of(instance, routes.get(component)),
+        package=package.id,
+        keyid=package.keyid,
+        publisher=package.publisher,
+        installed_at=package.installed_at,
+        installed_by=package.installed_by,
+        bindings=row.bindings,
+        consent_by=row.consent.user,
+        consent_at=row.consent.at,
+        capabilities=[CapabilityAnswer(line.text, line.risk, line.why) for line in instance.spec.capabilities()],
+        imports=package.imports,
+        manifest=msgspec.Raw(package.manifest.encode()),
+        operations=metadata.operations if metadata is not None else [],
+        ends=[EndAnswer(end.incarnation, end.at, end.outcome, end.detail) for end in control.registry.ends(component)],
+    )
+
+
+async def start(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
+    """Start a component; answers once it runs or has failed to."""
+    component = await _recorded(control, "component.start", request, peer)
+    return status_of(await control.lifecycle.start(component), None)
+
+
+async def stop(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
+    """Stop a component; answers once its worker is gone."""
+    drain = read_query(request, StopQuery).drain
+    component = await _recorded(control, "component.stop", request, peer)
+    return status_of(await control.lifecycle.stop(component, drain=drain), None)
+
+
+async def restart(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
+    """End a component's worker and start another; its mailbox stays."""
+    component = await _recorded(control, "component.restart", request, peer)
+    return status_of(await control.lifecycle.restart(component), None)
+
+
+async def remove(control: Control, request: web.Request, peer: Peer) -> Accepted:
+    """Uninstall a component, and its package when it was the last instance of it."""
+    purge = read_query(request, RemoveQuery).purge
+    component = await _recorded(control, "component.uninstall", request, peer)
+    await control.lifecycle.remove(component, purge=purge)
+    control.installer.drop_unused()
+    return Accepted(f"{component} uninstalled")
+
+
+async def _recorded(control: Control, event: str, request: web.Request, peer: Peer) -> ComponentId:
+    component = component_of(request)
+    control.lifecycle.get(component)
+    await control.audit.record(event, "allowed", component=str(component), detail={"user": peer.name, "uid": peer.uid})
+    return component
+
+
+async def message(control: Control, request: web.Request, peer: Peer) -> web.Response:
+    """Send a message (`kind=send`) or make a request (`kind=request`); the answer's body is the reply's bytes."""
+    query = read_query(request, MessageQuery)
+    target = parse_component(query.target)
+    if query.kind not in ("send", "request"):
+        raise ValidationError("kind is send or request", subject=query.kind[:40])
+    if not 1 <= query.timeout <= MAX_TIMEOUT_MS:
+        raise ValidationError(f"timeout is 1 to {MAX_TIMEOUT_MS} milliseconds", subject=str(query.timeout))
+    payload = await read_bytes(request, MAX_PAYLOAD)
+    content_type = request.headers.get("Content-Type")
+    submitted, reply = await control.router.submit(
+        peer.name,
+        target,
+        payload,
+        request=query.kind == "request",
+        timeout_ms=query.timeout,
+        content_type=content_type if content_type != "application/octet-stream" else None,
+    )
+    if submitted.error:
+        code, sentence = _MESSAGE_CODES.get(submitted.error, ("E_MESSAGE", submitted.error))
+        raise MessageError(
+            f"{sentence}: {submitted.text}" if submitted.text else sentence,
+            code=code,
+            subject=str(target),
+            hint="see airssys status" if code in ("E_TARGET_NOT_FOUND", "E_TARGET_ENDED") else "",
+        )
+    return web.Response(body=reply, content_type="application/octet-stream")

@@ -1,0 +1,102 @@
+"""What control needs to know of a component, taken once out of its signed manifest."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+import rfc8785
+
+from bridge.capabilities import CapabilityLine, FileRule, Policy, StorageRule, describe, guest_roots
+from sandbox.types import ComponentId, Limits
+from sandbox.wire.router_frames import MessagingRule, Route
+from sandbox.wire.supervisor_frames import MountSpec
+from supervisor.control.tree import RestartPolicy
+from supervisor.packages.manifest import Manifest
+
+
+class ComponentSpec(msgspec.Struct, frozen=True):
+    """One package's manifest in the shapes that bridge, router and tree take.
+
+    `package` names bytes and manifest together: the same .wasm under another manifest is another package.
+    """
+
+    package: str
+    digest: str
+    name: str
+    version: str
+    release: int
+    world: str
+    description: str
+    limits: Limits
+    supervision: RestartPolicy
+    files: list[FileRule]
+    storage: list[StorageRule]
+    messaging: list[MessagingRule]
+    predicate: str
+
+    def guest_roots(self) -> list[str]:
+        """The guest directories the operator has to bind."""
+        return guest_roots(self.files)
+
+    def capabilities(self) -> list[CapabilityLine]:
+        """What is asked for, in words, with its risk."""
+        return describe(self.files, self.storage, self.messaging)
+
+    def policy(self, bindings: dict[str, str]) -> tuple[bytes, list[MountSpec]]:
+        """The bridge's policy and the mounts beside it, in the same order."""
+        guests = sorted(bindings)
+        policy = Policy(self.files, self.storage, guests, self.limits)
+        return policy.encode(), [MountSpec(guest, bindings[guest], self.writes(guest)) for guest in guests]
+
+    def writes(self, guest: str) -> bool:
+        """Whether any rule changes files under this guest root; if none does the mount is read-only."""
+        first = guest.strip("/")
+        for rule in self.files:
+            root = rule.path[1:].split("/")[0]
+            if {"write", "delete"} & set(rule.access) and (not first or root == first or "*" in root or "?" in root):
+                return True
+        return False
+
+    def route(self, component: ComponentId) -> Route:
+        """What the router must know."""
+        return Route(component, self.limits, self.messaging, component.package, self.version)
+
+
+def from_manifest(manifest: Manifest, digest: str) -> ComponentSpec:
+    """Take a component's spec out of its manifest.
+
+    Args:
+        manifest: as the publisher signed it.
+        digest: sha256 of the .wasm, hex.
+    """
+    predicate = manifest.to_predicate()
+    package = hashlib.sha256(rfc8785.dumps({"digest": digest, "predicate": predicate})).hexdigest()
+    supervision = manifest.supervision
+    return ComponentSpec(
+        package=package,
+        digest=digest,
+        name=manifest.component.name,
+        version=manifest.component.version,
+        release=manifest.component.release,
+        world=manifest.component.world,
+        description=manifest.component.description,
+        limits=manifest.limits(),
+        supervision=RestartPolicy(
+            restart=supervision.restart,
+            max_restarts=supervision.max_restarts,
+            window=supervision.window_ms / 1000,
+            backoff_first=supervision.backoff_ms[0] / 1000,
+            backoff_most=supervision.backoff_ms[1] / 1000,
+            health_interval=supervision.health_interval_ms / 1000,
+        ),
+        files=manifest.file_rules(),
+        storage=manifest.storage_rules(),
+        messaging=manifest.messaging_rules(),
+        predicate=msgspec.json.encode(predicate).decode(),
+    )
+
+
+def from_predicate(predicate: str, digest: str) -> ComponentSpec:
+    """The same from the predicate as the registry keeps it. Raises what `Manifest.from_predicate` raises."""
+    return from_manifest(Manifest.from_predicate(msgspec.json.decode(predicate)), digest)

@@ -1,0 +1,166 @@
+"""The way from an installed package to a worker that is ready, in order.
+
+Verify the stored bytes against the trust store as it is now, take the .cwasm of exactly those bytes, give the bridge
+the policy and the router the route, record, and have the supervisor start the worker. Nothing is skipped on a
+restart: a key revoked meanwhile is refused here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import Any
+
+from sandbox.errors import AirssysError
+from sandbox.types import Outcome
+from sandbox.wire.supervisor_frames import Started, WorkerEnded
+from supervisor.control.audit_link import AuditLink
+from supervisor.control.compile import Compiler
+from supervisor.control.errors import SupervisorError, UnavailableError
+from supervisor.control.instance import Incarnation, Instance, State
+from supervisor.control.package_store import PackageStore
+from supervisor.control.registry import Registry
+from supervisor.control.router_link import RouterLink
+from supervisor.control.supervisor_link import SupervisorLink
+from supervisor.control.verifier import Checked, Verifier
+
+
+class StartFailed(AirssysError):
+    """The worker did not come up; the tree decides what follows. `outcome` is how."""
+
+    code = "E_SETUP"
+
+    def __init__(self, message: str, outcome: str, *, code: str | None = None, subject: str = "") -> None:
+        super().__init__(message, code=code, subject=subject)
+        self.outcome = outcome
+
+
+class Starter:
+    """Starts workers.
+
+    Args:
+        start_timeout: seconds a worker has to become ready, at least; its own deadline may make it more.
+    """
+
+    def __init__(
+        self,
+        *,
+        supervisor: SupervisorLink,
+        router: RouterLink,
+        audit: AuditLink,
+        registry: Registry,
+        store: PackageStore,
+        verifier: Verifier,
+        compiler: Compiler,
+        start_timeout: float,
+    ) -> None:
+        self._supervisor, self._router, self._audit = supervisor, router, audit
+        self._registry, self._store, self._verifier, self._compiler = registry, store, verifier, compiler
+        self._start_timeout = start_timeout
+        self.incarnations: dict[int, Instance] = {}
+        """Whose worker an incarnation is, from before it is asked for until its end."""
+
+    async def verify(self, instance: Instance) -> tuple[Checked, bytes]:
+        """The package as the trust store judges it now, and its .wasm. Raises AirssysError."""
+        return await asyncio.to_thread(self._verify, instance.row.package)
+
+    def _verify(self, package: str) -> tuple[Checked, bytes]:
+        files = self._store.get(package)
+        checked = self._verifier.check(files)
+        if checked.spec.package != package:
+            raise AirssysError("the stored files are another package's", subject=package, code="E_DIGEST")
+        return checked, files.wasm
+
+    async def start(self, instance: Instance) -> Incarnation:
+        """Bring up a worker and return it once it is ready.
+
+        Raises:
+            StartFailed: it ended or failed on the way; trying again makes sense.
+            AirssysError: the package may not or cannot be run; trying again does not.
+        """
+        component = instance.component
+        _, wasm = await self.verify(instance)
+        compiled = await self._compiler.get(wasm, instance.spec.name)
+        try:
+            live = Incarnation.new(self._registry.next_incarnation())
+            await self.send_policy(instance)
+            await self._router.route(instance.spec.route(component))
+            await self._audit.record(
+                "worker.start",
+                "allowed",
+                component=str(component),
+                object=instance.spec.package,
+                detail={"incarnation": live.number, "digest": instance.spec.digest, "version": instance.spec.version},
+            )
+            instance.live = live
+            self.incarnations[live.number] = instance
+            # A task of its own: if the caller is cancelled the supervisor still starts the worker, and whoever
+            # stops the instance waits for this answer before asking for its end.
+            live.start = asyncio.create_task(self._start_worker(instance, live.number, os.dup(compiled.fd)))
+        finally:
+            os.close(compiled.fd)
+        return await self._until_ready(instance, live)
+
+    async def _start_worker(self, instance: Instance, incarnation: int, cwasm: int) -> Started:
+        try:
+            return await self._supervisor.start_worker(instance.component, incarnation, instance.spec.limits, cwasm)
+        finally:
+            os.close(cwasm)
+
+    async def _until_ready(self, instance: Instance, live: Incarnation) -> Incarnation:
+        assert live.start is not None
+        try:
+            started = await asyncio.shield(live.start)
+        except SupervisorError as error:
+            self.forget(instance, live)
+            raise StartFailed(error.message, error.outcome or Outcome.SETUP_ERROR, code=error.code) from error
+        except UnavailableError as error:
+            self.forget(instance, live)
+            raise StartFailed(error.message, Outcome.KILLED, code=error.code) from error
+        live.pid, live.uid = started.pid, started.uid
+        await self.wait_ready(instance, live)
+        return live
+
+    async def wait_ready(self, instance: Instance, live: Incarnation) -> None:
+        """Wait until the router calls it ready. Raises StartFailed when it ends first, or takes too long."""
+        # The router ends a slow initialisation itself; this guards against an event that got lost with a router.
+        limit = max(self._start_timeout, instance.spec.limits.deadline_ms / 1000) + 2
+        first: list[asyncio.Future[Any]] = [live.ready, live.ended]
+        await asyncio.wait(first, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if live.ended.done():
+            end = live.ended.result()
+            raise StartFailed(live.init_error or end.detail or f"ended: {end.outcome}", end.outcome)
+        if not live.ready.done():
+            live.kill_reason = "did not become ready in time"
+            await self.kill(instance, live, Outcome.DEADLINE)
+            raise StartFailed(live.kill_reason, Outcome.DEADLINE)
+        instance.enter(State.RUNNING)
+
+    async def send_policy(self, instance: Instance) -> None:
+        """Give the bridge the instance's policy and mounts. Raises StartFailed with what the supervisor said."""
+        policy, mounts = instance.spec.policy(instance.row.bindings)
+        try:
+            instance.lost_wall = await self._supervisor.set_policy(instance.component, policy, mounts)
+        except SupervisorError as error:
+            raise StartFailed(error.message, error.outcome or Outcome.SETUP_ERROR, code=error.code) from error
+
+    async def kill(self, instance: Instance, live: Incarnation, outcome: str, timeout: float = 5.0) -> None:
+        """Have a worker killed and wait for its end."""
+        if live.start is not None:
+            with contextlib.suppress(SupervisorError, UnavailableError):
+                await asyncio.shield(live.start)
+        if not live.ended.done():
+            # Refused when it is dead already; then its end is on the way, or was told to a control before us.
+            with contextlib.suppress(SupervisorError, UnavailableError):
+                await self._supervisor.kill_worker(live.number, outcome)
+            await asyncio.wait({live.ended}, timeout=timeout)
+        if not live.ended.done():
+            live.ended.set_result(WorkerEnded(instance.component, live.number, outcome, "its end was never told"))
+        self.forget(instance, live)
+
+    def forget(self, instance: Instance, live: Incarnation) -> None:
+        """A worker is over."""
+        self.incarnations.pop(live.number, None)
+        if instance.live is live:
+            instance.live = None

@@ -1,0 +1,154 @@
+"""The host's own processes as the supervisor keeps them: start, channel, death, start again.
+
+A child is a pid with a pidfd, a SEQPACKET channel that never blocks the supervisor, and a restart counter. Restart is
+at once; a child that dies again and again within seconds is given up and takes the host down with a clear message,
+because a host without router, bridge or auditor serves nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sandbox.kernel import libc
+from sandbox.wire.supervisor_frames import close_all, send_frame
+from supervisor.parent.errors import SpawnFailed
+
+MAX_DEATHS = 5
+DEATH_WINDOW = 10.0
+"""More than MAX_DEATHS deaths within this many seconds end the host."""
+HANG_UP_SECONDS = 0.2
+"""How long a child may outlive its channel."""
+MAX_QUEUE = 10_000
+"""Frames waiting for a child that does not read; more, and it is killed."""
+
+
+@dataclass
+class Child:
+    """One kind of host process and its present incarnation.
+
+    Attributes:
+        start: spawns it with the given channel end; returns its pid.
+    """
+
+    name: str
+    uid: int
+    start: Callable[[socket.socket], int]
+    pid: int = 0
+    pidfd: int = -1
+    sock: socket.socket | None = None
+    ready: bool = False
+    restarts: int = -1
+    queue: deque[tuple[msgspec.Struct, list[int]]] = field(default_factory=deque)
+    _deaths: deque[float] = field(default_factory=deque)
+
+    def launch(self) -> None:
+        """Start a new incarnation.
+
+        Raises:
+            SpawnFailed: see `spawn.spawn`.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.pid = self.start(theirs)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.pidfd = libc.syscall("pidfd_open", self.pid, 0)
+        os.set_inheritable(self.pidfd, False)
+        ours.setblocking(False)
+        self.sock = ours
+        self.ready = False
+        self.restarts += 1
+
+    def send(self, frame: msgspec.Struct, fds: list[int] | tuple[int, ...] = ()) -> None:
+        """Send without ever waiting: what the child does not take now is queued (descriptors duplicated)."""
+        if self.sock is None:
+            return  # dead: the new incarnation is told everything again
+        if not self.queue:
+            try:
+                send_frame(self.sock, frame, fds)
+                return
+            except BlockingIOError:
+                pass
+            except OSError:
+                return  # hung up: its death is on its way through the pidfd
+        self.queue.append((frame, [os.dup(fd) for fd in fds]))
+        if len(self.queue) > MAX_QUEUE:
+            self.kill()
+
+    def flush(self) -> None:
+        """Send what was queued, as far as the child takes it."""
+        while self.queue and self.sock is not None:
+            frame, fds = self.queue[0]
+            try:
+                send_frame(self.sock, frame, fds)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._drop_queue()
+                return
+            self.queue.popleft()
+            close_all(fds)
+
+    def _drop_queue(self) -> None:
+        for _, fds in self.queue:
+            close_all(fds)
+        self.queue.clear()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Signal the present incarnation."""
+        if self.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:
+                return  # already dead
+
+    def hung_up(self) -> None:
+        """The channel is closed from the other side: make sure that death follows, leaving it its own exit status."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        if not select.select([self.pidfd], [], [], HANG_UP_SECONDS)[0]:
+            self.kill()
+
+    def reap(self) -> str:
+        """Wait for the dead incarnation, close its descriptors; how it died in words."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        self.close()
+        self._deaths.append(time.monotonic())
+        while self._deaths and self._deaths[0] < time.monotonic() - DEATH_WINDOW:
+            self._deaths.popleft()
+        if result is None:
+            return "gone"
+        return f"exit status {result.si_status}" if result.si_code == os.CLD_EXITED else f"signal {result.si_status}"
+
+    def close(self) -> None:
+        """Close the channel and pidfd (a child that sees its channel hang up ends)."""
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+        self.ready = False
+        self._drop_queue()
+
+    def check_storm(self) -> None:
+        """Raise SpawnFailed when it died too often lately."""
+        if len(self._deaths) > MAX_DEATHS:
+            raise SpawnFailed(
+                f"{self.name} died {len(self._deaths)} times within {DEATH_WINDOW:.0f} seconds",
+                subject=self.name,
+                hint="see the host's log",
+            )

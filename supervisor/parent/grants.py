@@ -1,0 +1,98 @@
+"""A filesystem grant: the bound directory as a detached mount the bridge can use and nobody can climb out of.
+
+`open_tree(OPEN_TREE_CLONE)` copies the mount, `mount_setattr` takes from the copy all that was not granted (writing,
+always set-uid, devices, execution and symbolic links) and maps the directory owner's id to the bridge's. Where that
+cannot be (no root, a file system without id maps) an O_PATH descriptor serves and the wall is named as lost.
+Reference: open_tree(2), mount_setattr(2).
+"""
+
+from __future__ import annotations
+
+import os
+
+from sandbox.kernel import libc, mounts, process
+from sandbox.wire.supervisor_frames import MountSpec
+from supervisor.parent.errors import GrantRefused
+from supervisor.policy import forbidden
+
+
+def open_grant(
+    spec: MountSpec, bridge_uid: int, roots: list[str], forbidden_extra: list[str], mountable: bool
+) -> tuple[int, str]:
+    """A descriptor of the granted directory, and "" or the name of the wall that is lost.
+
+    Raises:
+        GrantRefused: not an absolute path, outside the operator's bind roots, forbidden, or no directory.
+    """
+    if not spec.host.startswith("/") or "\0" in spec.host:
+        raise GrantRefused("a bound directory is an absolute path", subject=spec.host)
+    try:
+        directory = os.open(spec.host, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise GrantRefused(f"cannot open the directory: {error.strerror}", subject=spec.host) from error
+    try:
+        # What was opened is judged, not the text: symbolic links in the operator's path are resolved by now.
+        real = os.readlink(f"/proc/self/fd/{directory}")
+        reason = forbidden(real, forbidden_extra)
+        if reason is not None:
+            raise GrantRefused(f"this directory may never be granted: {reason}", subject=real)
+        if not any(f"{real}/".startswith(root.rstrip("/") + "/") for root in roots):
+            raise GrantRefused("outside the host's bind-roots", subject=real, hint="see [host] bind-roots")
+        if mountable:
+            try:
+                return _mount(directory, spec.writable, bridge_uid), ""
+            except OSError as error:
+                return os.dup(directory), f"grant mounts ({error.strerror or error})"
+        return os.dup(directory), "grant mounts"
+    finally:
+        os.close(directory)
+
+
+def _mount(directory: int, writable: bool, bridge_uid: int) -> int:
+    status = os.fstat(directory)
+    tree = mounts.clone_mount(directory)
+    try:
+        attributes = mounts.ATTR_NOSUID | mounts.ATTR_NODEV | mounts.ATTR_NOEXEC | mounts.ATTR_NOSYMFOLLOW
+        if not writable:
+            attributes |= mounts.ATTR_RDONLY
+        userns = _id_map(status.st_uid, status.st_gid, bridge_uid)
+        try:
+            mounts.set_attributes(tree, attributes, userns)
+        finally:
+            os.close(userns)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _id_map(uid: int, gid: int, bridge_uid: int) -> int:
+    """A user namespace whose maps say: on disk (uid, gid), seen as the bridge's."""
+    ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
+    done_r, done_w = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(done_w)
+            libc.prctl(process.PR_SET_DUMPABLE, 1)
+            libc.unshare(process.CLONE_NEWUSER)
+            os.write(ready_w, b"r")
+            os.read(done_r, 1)
+        finally:
+            os._exit(0)
+    os.close(ready_w)
+    os.close(done_r)
+    try:
+        if os.read(ready_r, 1) != b"r":
+            raise OSError(0, "no user namespace for the id map")
+        for name, inside in (("uid_map", uid), ("gid_map", gid)):
+            fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, f"{inside} {bridge_uid} 1\n".encode())
+            finally:
+                os.close(fd)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(ready_r)
+        os.close(done_w)
+        os.waitpid(pid, 0)

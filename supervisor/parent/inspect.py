@@ -1,0 +1,76 @@
+"""The outside check: what the kernel says of a worker that says it is sealed.
+
+Read from /proc/PID by the supervisor, which owns the worker's user namespace and so may read a process that is not
+dumpable. Any difference kills the worker before its first message. Reference: proc(5).
+"""
+
+from __future__ import annotations
+
+import os
+
+from supervisor.parent.errors import OutsideCheckFailed
+
+NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+_ZERO = "0000000000000000"
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+def own_namespaces() -> dict[str, str]:
+    """The supervisor's own namespaces, to be compared with."""
+    return {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES}
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
+
+
+def check(pid: int, uid: int, own_uid: bool, host_namespaces: dict[str, str]) -> None:
+    """Check a sealed worker.
+
+    Args:
+        pid: the worker, a child of ours that has not been waited for (so the number cannot be another's).
+        uid: the outside uid it must have, four times, as its gid.
+        own_uid: whether uids are per worker; without, supplementary groups cannot be emptied and are not checked.
+        host_namespaces: what none of its namespaces may be.
+
+    Raises:
+        OutsideCheckFailed: something differs; the message says what was found and what was wanted.
+    """
+    try:
+        status = _status(pid)
+        descriptors = sorted(os.listdir(f"/proc/{pid}/fd"), key=int)
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in descriptors]
+        namespaces = {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in NAMESPACES}
+        with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
+            mounts = file.read().splitlines()
+    except OSError as error:
+        raise OutsideCheckFailed(f"cannot read the worker's state: {error}", subject=str(pid)) from error
+    wanted = {
+        "PPid": str(os.getpid()),
+        "Uid": "\t".join([str(uid)] * 4),
+        "Gid": "\t".join([str(uid if own_uid else os.getgid())] * 4),
+        "NoNewPrivs": "1",
+        "Seccomp": "2",
+        "Seccomp_filters": "2",
+        "Threads": "1",
+        **dict.fromkeys(_CAPABILITIES, _ZERO),
+    }
+    if own_uid:
+        wanted["Groups"] = ""
+    for key, value in wanted.items():
+        if status.get(key) != value:
+            raise OutsideCheckFailed(f"{key} is {status.get(key)!r}, wanted {value!r}", subject=str(pid))
+    if not status.get("NSpid", "").endswith("\t1"):
+        raise OutsideCheckFailed(
+            f"not the first process of its pid namespace: {status.get('NSpid')!r}", subject=str(pid)
+        )
+    if descriptors != ["3", "4"] or not all(link.startswith("socket:") for link in links):
+        raise OutsideCheckFailed(
+            f"descriptors are {descriptors} {links}, wanted two sockets, 3 and 4", subject=str(pid)
+        )
+    shared = [name for name in NAMESPACES if namespaces[name] == host_namespaces[name]]
+    if shared:
+        raise OutsideCheckFailed(f"namespaces shared with the host: {', '.join(shared)}", subject=str(pid))
+    if len(mounts) != 1 or " / / ro," not in mounts[0] or " tmpfs " not in mounts[0]:
+        raise OutsideCheckFailed(f"mounts are {mounts}, wanted one read-only empty root", subject=str(pid))

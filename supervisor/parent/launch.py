@@ -1,0 +1,124 @@
+"""From `airssys up` to a running supervisor: probe, claim, prepare, detach, drop, run.
+
+Everything that needs root happens here, once, before the first child exists; then the process becomes the supervisor's
+own uid with the few capabilities `privileges` names.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from sandbox.errors import AirssysError, KernelFeatureMissing
+from sandbox.kernel import cgroups, probe, process
+from supervisor.config import HostConfig
+from supervisor.parent import layout, privileges
+from supervisor.parent.identities import claim
+from supervisor.parent.main import Supervisor
+
+
+def launch(config: HostConfig, detach: bool) -> None:
+    """Run a host. In the foreground the call ends the process with the host's status.
+
+    With `detach` it returns once the host serves, the host living on in a session of its own.
+
+    Raises:
+        KernelFeatureMissing: a wall that the host insists on cannot stand here; nothing was changed.
+        RootError, AlreadyRunning: see `layout.prepare`.
+        SpawnFailed: the host did not get ready; its log tells why.
+    """
+    if not detach:
+        status = _run(config, lambda: None)
+        sys.exit(status)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _detached(config, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        answer = file.read(64 * 1024)
+    os.waitpid(pid, 0)
+    if answer != b"ready":
+        code, _, message = answer.decode(errors="replace").partition("\n")
+        raise AirssysError(message or "the host ended while starting", code=code or "E_SPAWN", hint="see host.log")
+
+
+def _detached(config: HostConfig, writer: int) -> NoReturn:
+    try:
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        null = os.open("/dev/null", os.O_RDWR)
+        for target in (0, 1, 2):
+            os.dup2(null, target)
+        os.close(null)
+
+        def ready() -> None:
+            os.write(writer, b"ready")
+            os.close(writer)
+
+        try:
+            status = _run(config, ready)
+            if status != 0:
+                os.write(writer, b"E_SPAWN\nthe host ended while starting")
+        except AirssysError as error:
+            status = 1
+            text = (
+                error.message
+                + (f" [{error.subject}]" if error.subject else "")
+                + (f"; {error.hint}" if error.hint else "")
+            )
+            os.write(writer, f"{error.code}\n{text}".encode())
+        except OSError as error:
+            status = 1
+            os.write(writer, f"E_SPAWN\n{error}".encode())
+        os._exit(status)
+    finally:
+        os._exit(1)
+
+
+def _run(config: HostConfig, on_ready: object) -> int:
+    walls = probe.probe()
+    missing = [wall for wall in walls if wall.state == "missing"]
+    if missing:
+        raise KernelFeatureMissing(
+            "; ".join(f"{wall.name}: {wall.detail}" for wall in missing),
+            hint="airssys doctor lists every wall",
+        )
+    identities = claim(config.state_dir, config.uid_range_start)
+    prepared = layout.prepare(config.state_dir, config.run_dir, config.api_socket, identities)
+    _log_to(prepared.log_fd)
+    states = {wall.name: "on" if wall.state == "on" else f"lost: {wall.detail}" for wall in walls}
+    tree = cgroups.Tree("none", {}, "switched off by [workers] cgroups")
+    if config.cgroups == "auto":
+        owner = identities.supervisor if identities.base is not None else None
+        tree = cgroups.create(f"airssys-{prepared.boot}", owner)
+    states["cgroup"] = f"on ({tree.backend})" if tree.backend != "none" else f"lost: {tree.reason}"
+    if identities.base is not None:
+        for path in (config.run_dir, f"{config.run_dir}/host.log"):
+            os.chown(path, identities.supervisor, identities.supervisor, follow_symlinks=False)
+        privileges.become_service(identities.supervisor)
+    process.no_dump()
+    process.set_name("airssys-host")
+    os.environ.clear()
+    supervisor = Supervisor(
+        config,
+        prepared,
+        identities,
+        tree,
+        states,
+        privileges.can_mount(),
+        on_ready,  # type: ignore[arg-type]
+    )
+    return supervisor.run()
+
+
+def _log_to(fd: int) -> None:
+    handler = logging.StreamHandler(os.fdopen(os.dup(fd), "w", buffering=1))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)

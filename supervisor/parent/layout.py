@@ -1,0 +1,210 @@
+"""The root directory: who owns what in it, the lock, the sockets.
+
+    lib/            state
+      control/      registry, trust store, packages, cache and its key      control
+      storage/      the components' stored values                           bridge
+      audit/        audit log, components' logs, signing key                auditor
+    run/
+      api.sock      the API, open to all; the caller is known by SO_PEERCRED
+      workers/      the router's endpoint for workers, the supervisor's alone
+      bus/          the router's endpoint for control
+      host.lock, host.pid, host.log
+
+All of it is made while still privileged, and every path is used through a directory descriptor opened without
+following links, because what lies below lib/ belongs to less privileged processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import stat
+from dataclasses import dataclass
+
+from supervisor.parent.errors import AlreadyRunning, RootError
+from supervisor.parent.identities import Identities
+
+MARKER = ".airssys-root"
+_MARKER_TEXT = b"airssys host root, layout 1\n"
+_BACKLOG = 4096
+SOCKET_PATH_MAX = 100
+"""Longest path of a Unix socket we bind (unix(7) allows 107 bytes)."""
+
+
+@dataclass
+class Layout:
+    """Open descriptors of a prepared root. The supervisor passes them on; nobody else opens these paths."""
+
+    state: str
+    run: str
+    control_dir: str
+    storage_fd: int
+    audit_fd: int
+    log_fd: int
+    lock_fd: int
+    api: socket.socket
+    workers: socket.socket
+    workers_path: str
+    bus: socket.socket
+    bus_path: str
+    boot: str
+
+
+def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layout:
+    """Make or check the root and open everything the host needs of it.
+
+    Raises:
+        RootError: foreign, not a directory, not ours, or a path too long for a socket.
+        AlreadyRunning: a live host holds the lock.
+    """
+    for path in (state, run):
+        _own_directory(path)
+    lock_fd = _lock(run)
+    log_fd = os.open(f"{run}/host.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    control_fd = _service_directory(state, "control", identities.control, identities)
+    os.close(control_fd)
+    storage_fd = _service_directory(state, "storage", identities.bridge, identities)
+    audit_fd = _service_directory(state, "audit", identities.auditor, identities)
+    workers_dir = _socket_directory(run, "workers", identities.supervisor, identities, 0o700)
+    bus_dir = _socket_directory(run, "bus", identities.supervisor, identities, 0o710)
+    api = _listen(api_path, identities, mode=0o666)
+    workers = _listen(f"{workers_dir}/router.sock", identities, mode=0o600)
+    bus = _listen(f"{bus_dir}/router.sock", identities, mode=0o666)
+    return Layout(
+        state=state,
+        run=run,
+        control_dir=f"{state}/control",
+        storage_fd=storage_fd,
+        audit_fd=audit_fd,
+        log_fd=log_fd,
+        lock_fd=lock_fd,
+        api=api,
+        workers=workers,
+        workers_path=f"{workers_dir}/router.sock",
+        bus=bus,
+        bus_path=f"{bus_dir}/router.sock",
+        boot=os.urandom(4).hex(),
+    )
+
+
+def _own_directory(path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        status = os.lstat(path)
+    except OSError as error:
+        raise RootError(f"cannot make the directory: {error.strerror}", subject=path) from error
+    if not stat.S_ISDIR(status.st_mode):
+        raise RootError("not a directory (symbolic links are not followed)", subject=path)
+    if status.st_uid != os.geteuid():
+        raise RootError("the directory belongs to another user", subject=path, hint="choose a root of your own")
+    if status.st_mode & 0o022:
+        raise RootError("the directory can be written by others", subject=path, hint="chmod go-w it")
+    marker = os.path.join(path, MARKER)
+    try:
+        fd = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if os.listdir(path):
+            raise RootError(
+                "the directory is not empty and holds no airssys host", subject=path, hint="choose an empty directory"
+            ) from None
+        _make_marker(marker)
+        return
+    except OSError as error:
+        raise RootError(f"cannot read the root's marker: {error.strerror}", subject=marker) from error
+    with os.fdopen(fd, "rb") as file:
+        if file.read(100) != _MARKER_TEXT:
+            raise RootError("made by another version of airssys", subject=marker, hint="move the directory away")
+
+
+def _make_marker(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "wb") as file:
+            file.write(_MARKER_TEXT)
+    except OSError as error:
+        raise RootError(f"cannot write into the root: {error.strerror}", subject=path) from error
+
+
+def _lock(run: str) -> int:
+    fd = os.open(f"{run}/host.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AlreadyRunning(
+            "a host is already running on this root", subject=run, hint="airssys status, or airssys down"
+        ) from None
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    return fd
+
+
+def _service_directory(parent: str, name: str, uid: int, identities: Identities) -> int:
+    path = os.path.join(parent, name)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if identities.base is not None and os.fstat(fd).st_uid != uid:
+        _give_tree(fd, uid, path)
+    return fd
+
+
+def _give_tree(directory: int, uid: int, path: str) -> None:
+    """Give a service's tree to its (new) uid. Hard links are refused: one could lead to a file of somebody else's."""
+    for entry in os.scandir(directory):
+        status = entry.stat(follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                _give_tree(child, uid, f"{path}/{entry.name}")
+            finally:
+                os.close(child)
+        elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            file = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                if os.fstat(file).st_nlink == 1:
+                    os.fchown(file, uid, uid)
+            finally:
+                os.close(file)
+        else:
+            raise RootError(
+                "something that is no plain file stands in the state directory", subject=f"{path}/{entry.name}"
+            )
+    os.fchown(directory, uid, uid)
+
+
+def _socket_directory(run: str, name: str, uid: int, identities: Identities, mode: int) -> str:
+    path = os.path.join(run, name)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
+    if identities.base is not None:
+        # The bus directory may be entered by control (its group), the workers' only by the supervisor.
+        os.chown(path, uid, identities.control if name == "bus" else uid, follow_symlinks=False)
+    os.chmod(path, mode)
+    return path
+
+
+def _listen(path: str, identities: Identities, mode: int) -> socket.socket:
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise RootError(
+            "the root's path is too long for a socket", subject=path, hint=f"at most {SOCKET_PATH_MAX} bytes in all"
+        )
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    old = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(old)
+    if identities.base is not None:
+        os.chown(path, identities.supervisor, identities.supervisor, follow_symlinks=False)
+    sock.listen(_BACKLOG)
+    return sock

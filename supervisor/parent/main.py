@@ -1,0 +1,569 @@
+"""The supervisor's loop: frames in, frames out, deaths, deadlines.
+
+One thread, one selector. Everything that could wait is an event: children that die (pidfds), children that speak
+(channels), workers that report, signals, times. Requests come from control alone; router and bridge may ask for one
+thing, a worker's end. An undecodable frame from a child ends that child, never the supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.kernel.cgroups import Tree
+from sandbox.types import Outcome
+from sandbox.wire import supervisor_frames as frames
+from supervisor.config import HostConfig
+from supervisor.parent.audit_channels import AuditChannels
+from supervisor.parent.children import Child
+from supervisor.parent.compilers import Compilation, Compilers
+from supervisor.parent.errors import SpawnFailed
+from supervisor.parent.grants import open_grant
+from supervisor.parent.identities import Identities
+from supervisor.parent.layout import Layout
+from supervisor.parent.services import Services
+from supervisor.parent.workers import Worker, Workers
+
+log = logging.getLogger("airssys.supervisor")
+
+_from_control = msgspec.msgpack.Decoder(frames.FromControl)
+_from_child = msgspec.msgpack.Decoder(frames.FromChild)
+_forked = msgspec.msgpack.Decoder(frames.Forked | frames.Up)
+STOP_SECONDS = 2.0
+"""How long a host process may take to end after its channel hung up."""
+
+
+@dataclass
+class Supervisor:
+    """The state of the parent process. `run` returns when the host has ended; the value is its exit status."""
+
+    config: HostConfig
+    layout: Layout
+    identities: Identities
+    cgroups: Tree
+    walls: dict[str, str]
+    mountable: bool
+    on_ready: Callable[[], None]
+    children: dict[str, Child] = field(default_factory=dict)
+    exit_status: int = 0
+
+    def __post_init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self.services = Services(self.config, self.layout, self.identities)
+        self.workers = Workers(
+            self.identities, self.cgroups, self.layout.workers_path, self.config.start_timeout_ms / 1000
+        )
+        self.compilers = Compilers(self.services)
+        self.channels = AuditChannels(self.layout.boot)
+        self.audit = self.channels.client
+        self._audit_fd = -1
+        self._phase = "starting"
+        self._stop_at = 0.0
+        self._stop_requests: list[int] = []
+        self._leftover_groups: set[str] = set()
+        uids = self.identities
+        for name, uid, start in (
+            ("auditor", uids.auditor, self.services.auditor),
+            ("zygote", uids.supervisor, self.services.zygote),
+            ("bridge", uids.bridge, self.services.bridge),
+            ("router", uids.router, self.services.router),
+            ("control", uids.control, self.services.control),
+        ):
+            self.children[name] = Child(name, uid, start)
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Start everything, serve until told to stop or until nothing can be served, stop everything."""
+        wake_r, wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        self.selector.register(wake_r, selectors.EVENT_READ, ("signal", None))
+        try:
+            for name in ("auditor", "zygote", "bridge", "router"):
+                self._launch(name)
+            self._deadline = time.monotonic() + self.config.start_timeout_ms / 1000
+            while self._phase != "ended":
+                self._turn(wake_r)
+        except (AirssysError, OSError) as error:
+            log.error("the host cannot go on: %s", error)
+            self.exit_status = 1
+        finally:
+            self._end()
+        return self.exit_status
+
+    def _turn(self, wake_r: int) -> None:
+        for key, mask in self._by_urgency(self.selector.select(self._timeout())):
+            what, who = key.data
+            if what == "signal":
+                self._signals(os.read(wake_r, 64))
+            elif what == "child-dead":
+                self._child_dead(who)
+            elif what == "child":
+                self._child_event(who, mask)
+            elif what == "worker-dead":
+                self._worker_dead(who)
+            elif what == "worker":
+                self._worker_reported(who)
+            elif what == "compiler-dead":
+                self._compiler_dead(who)
+            elif what == "audit":
+                self._audit_event(mask)
+        self._times()
+        self._watch_writes()
+
+    @staticmethod
+    def _by_urgency(events: list[Any]) -> list[Any]:
+        # A host process that died explains the workers that died of it, so its death is handled first.
+        order = {
+            "signal": 0,
+            "child-dead": 1,
+            "audit": 2,
+            "child": 3,
+            "worker": 4,
+            "worker-dead": 5,
+            "compiler-dead": 6,
+        }
+        return sorted(events, key=lambda event: order[event[0].data[0]])
+
+    def _timeout(self) -> float | None:
+        now = time.monotonic()
+        times = [worker.deadline for worker in self.workers.by_incarnation.values() if worker.stage != "live"]
+        times += self.compilers.deadlines()
+        if self._phase == "starting":
+            times.append(self._deadline)
+        if self._phase == "draining":
+            times.append(self._stop_at)
+        if self._leftover_groups:
+            times.append(now + 1.0)
+        return max(0.0, min(times) - now) if times else None
+
+    def _times(self) -> None:
+        now = time.monotonic()
+        for worker in list(self.workers.by_incarnation.values()):
+            if worker.stage != "live" and now >= worker.deadline:
+                worker.deadline = now + 60
+                self._fail_start(worker, SpawnFailed("the worker was not sealed in time", subject=worker.stage))
+        self.compilers.expire(now)
+        if self._phase == "starting" and now >= self._deadline:
+            waiting = [name for name, child in self.children.items() if not child.ready]
+            raise SpawnFailed(f"not ready in time: {', '.join(waiting)}", hint="see the host's log")
+        if self._phase == "draining" and now >= self._stop_at:
+            self._phase = "ended"
+        for group in list(self._leftover_groups):
+            if self.cgroups.remove(group):
+                self._leftover_groups.discard(group)
+
+    def _watch_writes(self) -> None:
+        for child in self.children.values():
+            if child.sock is not None:
+                wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if child.queue else 0)
+                if self.selector.get_key(child.sock).events != wanted:
+                    self.selector.modify(child.sock, wanted, ("child", child))
+        if self._audit_fd >= 0:
+            wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.audit.wants_write else 0)
+            if self.selector.get_key(self._audit_fd).events != wanted:
+                self.selector.modify(self._audit_fd, wanted, ("audit", None))
+
+    def _signals(self, numbers: bytes) -> None:
+        if any(number in (signal.SIGTERM, signal.SIGINT) for number in numbers):
+            log.info("told to stop")
+            self._drain()
+
+    # -- host processes --------------------------------------------------------------------------------------
+
+    def _launch(self, name: str) -> None:
+        child = self.children[name]
+        child.check_storm()
+        child.launch()
+        log.info("%s started, pid %d", name, child.pid)
+        self.selector.register(child.pidfd, selectors.EVENT_READ, ("child-dead", child))
+        self.selector.register(child.sock, selectors.EVENT_READ, ("child", child))  # type: ignore[arg-type]
+        if name == "control":
+            self._audit_channel(child)
+
+    def _child_dead(self, child: Child) -> None:
+        self.selector.unregister(child.pidfd)
+        if child.sock is not None:
+            self.selector.unregister(child.sock)
+        how = child.reap()
+        if self._phase == "draining" and child.name == "control":
+            self._phase = "ended"
+            return
+        log.error("%s died: %s", child.name, how)
+        self.audit.record("process.ended", "", "info", child.name, how)
+        if child.name == "auditor":
+            self._watch_audit(False)
+        if child.name in ("router", "bridge"):
+            for worker in self.workers.by_incarnation.values():
+                self.workers.kill(worker, Outcome.KILLED, f"the {child.name} ended")
+        if child.name == "zygote":
+            for worker in list(self.workers.by_incarnation.values()):
+                if worker.stage == "cloning":
+                    self._fail_start(worker, SpawnFailed("the zygote ended"))
+        self._launch(child.name)
+
+    def _child_event(self, child: Child, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            child.flush()
+        if not mask & selectors.EVENT_READ:
+            return
+        while child.sock is not None:
+            try:
+                body, fds = frames.recv_packet(child.sock)
+            except BlockingIOError:
+                return
+            except (EOFError, ConnectionError):
+                # Its death follows; a child that hangs up and lives on is of no use either.
+                self.selector.unregister(child.sock)
+                child.hung_up()
+                return
+            except ProtocolViolation as error:
+                self._misbehaved(child, error)
+                return
+            try:
+                self._frame(child, body, fds)
+            except (msgspec.DecodeError, ProtocolViolation) as error:
+                frames.close_all(fds)
+                self._misbehaved(child, error)
+                return
+
+    def _misbehaved(self, child: Child, error: Exception) -> None:
+        log.error("%s broke the protocol: %s", child.name, error)
+        self.audit.record("protocol.violation", "", "denied", child.name, str(error))
+        child.kill()
+
+    def _frame(self, child: Child, body: bytes, fds: list[int]) -> None:
+        if child.name == "control":
+            frame = _from_control.decode(body)
+            self._control_frame(frame, fds)
+            return
+        if fds:
+            raise ProtocolViolation("descriptors from a process that has none to give", subject=child.name)
+        if child.name == "zygote":
+            answer = _forked.decode(body)
+            if isinstance(answer, frames.Forked):
+                self._cloned(answer)
+            else:
+                self._up(child)
+            return
+        message = _from_child.decode(body)
+        if isinstance(message, frames.Up):
+            self._up(child)
+        elif isinstance(message, frames.EndWorker):
+            self._end_worker(child, message)
+        elif child.name == "auditor":
+            self.walls["audit"] = "on" if message.ok else f"failing: {message.text}"
+            log.error("auditor: %s", message.text or "writes again")
+        else:
+            raise ProtocolViolation("frame from the wrong process", subject=type(message).__name__)
+
+    def _up(self, child: Child) -> None:
+        child.ready = True
+        if child.name == "auditor":
+            self._audit_up()
+        elif child.name in ("bridge", "router"):
+            self._audit_channel(child)
+            if child.restarts:
+                self.audit.record("process.restarted", "", "info", child.name)
+                self.children["control"].send(frames.ProcessRestarted(child.name))
+        if self._phase != "starting":
+            return
+        if child.name == "control":
+            self._phase = "running"
+            log.info("ready")
+            self.audit.record("host.started", "", "info", self.layout.boot)
+            self.on_ready()
+        elif all(c.ready for c in self.children.values() if c.name != "control") and not self.children["control"].pid:
+            self._launch("control")
+
+    # -- the auditor's channels ------------------------------------------------------------------------------
+
+    def _audit_up(self) -> None:
+        self._watch_audit(False)
+        self.channels.connect(self.children["auditor"])
+        self._watch_audit(True)
+        for name in ("bridge", "router", "control"):
+            if self.children[name].sock is not None:
+                self._audit_channel(self.children[name])
+
+    def _audit_channel(self, child: Child) -> None:
+        if self.children["auditor"].ready:  # else it gets one when the auditor is up
+            self.channels.give(self.children["auditor"], child)
+
+    def _watch_audit(self, wanted: bool) -> None:
+        if self._audit_fd >= 0:
+            self.selector.unregister(self._audit_fd)
+            self._audit_fd = -1
+        if wanted:
+            self._audit_fd = self.audit.fileno()
+            self.selector.register(self._audit_fd, selectors.EVENT_READ, ("audit", None))
+
+    def _audit_event(self, mask: int) -> None:
+        good = True
+        if mask & selectors.EVENT_WRITE:
+            good = self.audit.on_writable()
+        if good and mask & selectors.EVENT_READ:
+            good = self.audit.on_readable()
+        if not good:
+            self._watch_audit(False)
+
+    # -- what control asks -----------------------------------------------------------------------------------
+
+    def _answer(self, frame: msgspec.Struct) -> None:
+        self.children["control"].send(frame)
+
+    def _refuse(self, n: int, error: Exception, outcome: str = "") -> None:
+        code = error.code if isinstance(error, AirssysError) else "E_SPAWN"
+        self._answer(frames.Failed(n, code, str(error), outcome))
+
+    def _control_frame(self, frame: Any, fds: list[int]) -> None:
+        wanted = 1 if isinstance(frame, frames.StartWorker) else 2 if isinstance(frame, frames.Compile) else 0
+        if len(fds) != wanted:
+            raise ProtocolViolation("wrong number of descriptors", subject=f"{type(frame).__name__}: {len(fds)}")
+        if isinstance(frame, frames.Up):
+            self._up(self.children["control"])
+        elif isinstance(frame, frames.StartWorker):
+            self._start_worker(frame, fds[0])
+        elif isinstance(frame, frames.KillWorker):
+            worker = self.workers.by_incarnation.get(frame.incarnation)
+            if worker is not None:
+                self.workers.kill(worker, Outcome(frame.outcome), "stopped by control")
+            self._answer(frames.Done(frame.n))
+        elif isinstance(frame, frames.Compile):
+            self._compile(frame, fds)
+        elif isinstance(frame, frames.SetPolicy):
+            self._set_policy(frame)
+        elif isinstance(frame, frames.DropPolicy):
+            self.children["bridge"].send(frames.BridgeDrop(frame.component, frame.purge))
+            self._answer(frames.Done(frame.n))
+        elif isinstance(frame, frames.Snapshot):
+            self._answer(self._living(frame.n))
+        elif isinstance(frame, frames.StopHost):
+            self._answer(frames.Done(frame.n))
+            self._drain()
+        elif isinstance(frame, frames.Drained) and self._phase == "draining":
+            self._phase = "ended"
+
+    def _living(self, n: int) -> frames.Living:
+        workers = [
+            frames.LivingWorker(w.request.component, w.request.incarnation, w.pid, w.uid)
+            for w in self.workers.by_incarnation.values()
+            if w.stage == "live" and w.verdict is None
+        ]
+        processes = [frames.HostProcess("supervisor", os.getpid(), os.getuid(), 0, True)]
+        processes += [
+            frames.HostProcess(c.name, c.pid, c.uid, max(c.restarts, 0), c.ready) for c in self.children.values()
+        ]
+        return frames.Living(n, workers, processes, self.walls, self._phase == "draining")
+
+    def _set_policy(self, frame: frames.SetPolicy) -> None:
+        opened: list[int] = []
+        lost: set[str] = set()
+        try:
+            for spec in frame.mounts:
+                fd, missing = open_grant(
+                    spec,
+                    self.identities.bridge,
+                    list(self.config.bind_roots),
+                    list(self.config.never_bound),
+                    self.mountable,
+                )
+                opened.append(fd)
+                if missing:
+                    lost.add(missing)
+            policy = frames.BridgePolicy(frame.component, frame.policy, [spec.guest for spec in frame.mounts])
+            self.children["bridge"].send(policy, opened)
+            self._answer(frames.Done(frame.n, ", ".join(sorted(lost))))
+        except (AirssysError, OSError) as error:
+            self._refuse(frame.n, error)
+        finally:
+            frames.close_all(opened)
+
+    # -- compilers -------------------------------------------------------------------------------------------
+
+    def _compile(self, frame: frames.Compile, fds: list[int]) -> None:
+        try:
+            compilation = self.compilers.begin(frame, fds[0], fds[1], self.children["control"].restarts)
+        except (AirssysError, OSError) as error:
+            self._refuse(frame.n, error, Outcome.SETUP_ERROR)
+            return
+        finally:
+            frames.close_all(fds)
+        self.selector.register(compilation.pidfd, selectors.EVENT_READ, ("compiler-dead", compilation))
+
+    def _compiler_dead(self, compilation: Compilation) -> None:
+        self.selector.unregister(compilation.pidfd)
+        answer = self.compilers.ended(compilation)
+        if compilation.generation == self.children["control"].restarts:
+            self._answer(answer)
+
+    # -- workers ---------------------------------------------------------------------------------------------
+
+    def _start_worker(self, frame: frames.StartWorker, code: int) -> None:
+        zygote = self.children["zygote"]
+        missing = [name for name in ("zygote", "router", "bridge") if not self.children[name].ready]
+        if missing or self._phase == "draining":
+            os.close(code)
+            why = "the host is stopping" if not missing else f"not ready: {', '.join(missing)}"
+            self._answer(frames.Failed(frame.n, "E_NOT_READY", why, Outcome.SETUP_ERROR))
+            return
+        try:
+            worker = self.workers.begin(frame, code, lambda request, fds: zygote.send(request, fds))
+        except (AirssysError, OSError) as error:
+            self._refuse(frame.n, error, Outcome.SETUP_ERROR)
+            return
+        worker.generation = self.children["control"].restarts
+
+    def _cloned(self, answer: frames.Forked) -> None:
+        for worker in self.workers.by_incarnation.values():
+            if worker.stage == "cloning" and worker.request.n == answer.n:
+                break
+        else:
+            return  # given up meanwhile; a child of ours nobody wants is ended by its channel
+        try:
+            self.workers.cloned(worker, answer.pid)
+        except (AirssysError, OSError) as error:
+            self._watch_worker(worker)
+            self._fail_start(worker, error)
+            return
+        self._watch_worker(worker)
+        self.selector.register(worker.bridge, selectors.EVENT_READ, ("worker", worker))
+
+    def _watch_worker(self, worker: Worker) -> None:
+        if worker.pidfd >= 0:
+            self.selector.register(worker.pidfd, selectors.EVENT_READ, ("worker-dead", worker))
+
+    def _worker_reported(self, worker: Worker) -> None:
+        self.selector.unregister(worker.bridge)
+        try:
+            self.workers.reported(worker)
+        except (AirssysError, OSError) as error:
+            self._fail_start(worker, error)
+            return
+        request = worker.request
+        micros = int((time.monotonic() - worker.asked) * 1e6)
+        self.children["bridge"].send(
+            frames.AttachBridge(request.component, request.incarnation), [worker.bridge.fileno()]
+        )
+        self.children["router"].send(frames.AttachRouter(worker.routing_id, request.component, request.incarnation))
+        worker.bridge.close()
+        worker.router.close()
+        self.audit.record(
+            "worker.started",
+            str(request.component),
+            "info",
+            str(request.incarnation),
+            detail={"pid": worker.pid, "uid": worker.uid, "micros": micros},
+        )
+        if worker.generation == self.children["control"].restarts:
+            self._answer(frames.Started(request.n, request.incarnation, worker.pid, worker.uid, micros))
+
+    def _fail_start(self, worker: Worker, error: Exception) -> None:
+        """A start that failed: tell control once, end what exists of it."""
+        if worker.stage == "failed":
+            return
+        log.error("worker %s/%d did not start: %s", worker.request.component, worker.request.incarnation, error)
+        self.audit.record("worker.refused", str(worker.request.component), "denied", str(error))
+        if worker.stage == "sealing" and worker.bridge.fileno() >= 0:
+            try:
+                self.selector.unregister(worker.bridge)
+            except KeyError:
+                pass
+        worker.stage = "failed"
+        if worker.generation == self.children["control"].restarts:
+            self._refuse(worker.request.n, error, Outcome.SETUP_ERROR)
+        if worker.pidfd >= 0:
+            self.workers.kill(worker, Outcome.SETUP_ERROR, str(error))
+        else:
+            self.workers.by_incarnation.pop(worker.request.incarnation, None)
+            worker.close()
+
+    def _end_worker(self, child: Child, frame: frames.EndWorker) -> None:
+        worker = self.workers.by_incarnation.get(frame.incarnation)
+        if worker is None:
+            return  # already dead
+        if frame.outcome not in (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED):
+            raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
+        log.info("%s ends %s: %s %s", child.name, worker.request.component, frame.outcome, frame.detail)
+        self.workers.kill(worker, Outcome(frame.outcome), frame.detail)
+
+    def _worker_dead(self, worker: Worker) -> None:
+        self.selector.unregister(worker.pidfd)
+        started = worker.stage == "live"
+        if worker.stage == "sealing":
+            # It may have said why before it died.
+            self._worker_reported(worker)
+            started = worker.stage == "live"
+        outcome, detail = self.workers.ended(worker)
+        if not self.cgroups.remove(worker.group):
+            self._leftover_groups.add(worker.group)
+        request = worker.request
+        if started:
+            self.audit.record(
+                "worker.ended",
+                str(request.component),
+                "info",
+                str(request.incarnation),
+                outcome.value,
+                detail={"detail": detail},
+            )
+            for name in ("router", "bridge"):
+                self.children[name].send(frames.Detach(request.incarnation, outcome.value, detail))
+            self._answer(frames.WorkerEnded(request.component, request.incarnation, outcome.value, detail))
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        if self._phase in ("draining", "ended"):
+            return
+        if self._phase == "starting":
+            self._phase = "ended"
+            return
+        self._phase = "draining"
+        seconds = self.config.shutdown_timeout_ms / 1000
+        self._stop_at = time.monotonic() + seconds
+        self.children["control"].send(frames.Drain(max(1, int(seconds))))
+
+    def _end(self) -> None:
+        """End everything in order: workers, control, router, bridge, zygote, the auditor last."""
+        for worker in list(self.workers.by_incarnation.values()):
+            self.workers.kill(worker, Outcome.KILLED, "the host stopped")
+        for worker in list(self.workers.by_incarnation.values()):
+            if worker.pidfd >= 0:
+                self.workers.ended(worker)
+            self._leftover_groups.add(worker.group)
+        self.compilers.end_all()
+        for name in ("control", "router", "bridge", "zygote"):
+            self._end_child(self.children[name])
+        if self._audit_fd >= 0:
+            self.channels.say_goodbye(STOP_SECONDS)
+        self._end_child(self.children["auditor"])
+        for group in self._leftover_groups:
+            self.cgroups.remove(group)
+        self.cgroups.dissolve()
+        log.info("ended")
+
+    def _end_child(self, child: Child) -> None:
+        if child.pidfd < 0:
+            return
+        if child.sock is not None:
+            child.sock.close()
+            child.sock = None
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.pidfd, selectors.EVENT_READ)
+            if not selector.select(STOP_SECONDS):
+                log.error("%s does not end by itself", child.name)
+                child.kill()
+                selector.select(STOP_SECONDS)
+        child.reap()

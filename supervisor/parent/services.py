@@ -1,0 +1,79 @@
+"""How each of the host's own processes is started: module, descriptors, identity.
+
+The table the architecture page shows: zygote, auditor, bridge and compiler are caged, router and control are plain;
+each gets exactly the descriptors named here, from 3 upwards, the supervisor's channel first.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+import msgspec
+
+from supervisor.config import HostConfig
+from supervisor.parent.identities import Identities
+from supervisor.parent.layout import Layout
+from supervisor.parent.spawn import Kind, spawn
+
+
+@dataclass(frozen=True)
+class Services:
+    """Starts processes; holds nothing but what is needed to start them again."""
+
+    config: HostConfig
+    layout: Layout
+    identities: Identities
+
+    @property
+    def _privileged(self) -> bool:
+        return self.identities.base is not None
+
+    def _spawn(self, module: str, arguments: list[str], fds: list[int], kind: Kind) -> int:
+        return spawn(module, arguments, fds, kind, self.layout.log_fd, self._privileged)
+
+    def zygote(self, channel: socket.socket) -> int:
+        """The zygote: its own user namespace maps the supervisor to 0 and the workers' uids to 1 and up."""
+        kind = Kind(self.identities.supervisor, True, extra=self.identities.worker_range)
+        return self._spawn("sandbox.zygote", [], [channel.fileno()], kind)
+
+    def auditor(self, channel: socket.socket) -> int:
+        """The auditor: channel, log directory."""
+        arguments = [self.config.audit_sync, str(self.config.audit_rotate_size)]
+        fds = [channel.fileno(), self.layout.audit_fd]
+        return self._spawn("bridge.audit", arguments, fds, Kind(self.identities.auditor, True))
+
+    def bridge(self, channel: socket.socket) -> int:
+        """The bridge: channel, storage directory."""
+        fds = [channel.fileno(), self.layout.storage_fd]
+        return self._spawn("bridge", [str(self.config.storage_map_size)], fds, Kind(self.identities.bridge, True))
+
+    def router(self, channel: socket.socket) -> int:
+        """The router: channel and its two listening sockets."""
+        layout = self.layout
+        fds = [channel.fileno(), layout.workers.fileno(), layout.bus.fileno()]
+        return self._spawn(
+            "supervisor.router", [layout.workers_path, layout.bus_path], fds, Kind(self.identities.router, False)
+        )
+
+    def control(self, channel: socket.socket) -> int:
+        """Control: channel, the API's listening socket, its configuration."""
+        layout = self.layout
+        blob = os.memfd_create("config", os.MFD_CLOEXEC)
+        try:
+            os.write(blob, msgspec.msgpack.encode(self.config))
+            kind = Kind(self.identities.control, False, reads=(layout.run,), writes=(layout.control_dir,))
+            return self._spawn(
+                "supervisor.control",
+                [layout.bus_path, layout.control_dir, str(self.identities.own)],
+                [channel.fileno(), layout.api.fileno(), blob],
+                kind,
+            )
+        finally:
+            os.close(blob)
+
+    def compiler(self, number: int, wasm: int, output: int, memory: int, seconds: int) -> int:
+        """A compiler for one component: its bytes, a place for the result."""
+        kind = Kind(self.identities.compiler(number), True)
+        return self._spawn("sandbox.compiler", [str(memory), str(seconds)], [wasm, output], kind)

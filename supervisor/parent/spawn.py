@@ -1,0 +1,167 @@
+"""Starting the host's own processes: fresh interpreters, each as little as its work needs.
+
+Two kinds. A *plain* child (control, router) gets its own uid and no capability. A *caged* child (zygote, bridge,
+auditor, compiler) is exec'd inside a user namespace that the supervisor owns, with mount, net, ipc, uts and cgroup
+namespaces of its own; it imports what it needs and then shuts itself into an empty root (`sandbox.kernel.confine`).
+Being exec'd there makes it readable for its owner, the supervisor, whatever it does to itself (ptrace(2), "access mode
+checks").
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from dataclasses import dataclass
+from typing import NoReturn
+
+from sandbox.kernel import caps, libc, mounts, process
+from supervisor.parent.errors import SpawnFailed
+
+CAGED_NAMESPACES = (
+    process.CLONE_NEWUSER
+    | process.CLONE_NEWNS
+    | process.CLONE_NEWNET
+    | process.CLONE_NEWIPC
+    | process.CLONE_NEWUTS
+    | process.CLONE_NEWCGROUP
+)
+_STEP_SECONDS = 10.0
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a child runs.
+
+    Attributes:
+        uid: outside uid (and gid).
+        caged: in a user namespace of its own.
+        reads: paths it opens by name, besides the interpreter's.
+        writes: directories it writes into by name.
+        extra: first outside id and count mapped to 1.. inside, besides 0.
+    """
+
+    uid: int
+    caged: bool
+    extra: tuple[int, int] | None = None
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+def interpreter_trees() -> list[str]:
+    """Directories and files a fresh interpreter of this installation reads."""
+    return sorted({sys.prefix, sys.base_prefix, sys.executable, *[p for p in sys.path if p and os.path.exists(p)]})
+
+
+def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd: int, privileged: bool) -> int:
+    """Start `python -I -B -m module arguments` with `fds` as 3, 4, ...; return its pid.
+
+    Args:
+        privileged: the supervisor was started as root and holds `privileges.KEPT`.
+
+    Raises:
+        SpawnFailed: the child did not get as far as exec.
+    """
+    status_r, status_w = os.pipe2(os.O_CLOEXEC)
+    go_r, go_w = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _child(module, arguments, fds, kind, log_fd, privileged, status_w, go_r)
+    os.close(status_w)
+    os.close(go_r)
+    try:
+        if kind.caged:
+            if _status(status_r) != b"u":
+                raise SpawnFailed("the child failed before its namespaces were made", subject=module)
+            _write_maps(pid, kind, privileged)
+        os.write(go_w, b"g")
+        error = _status(status_r)
+        if error:
+            raise SpawnFailed(f"the child failed before exec: {error.decode(errors='replace')}", subject=module)
+    except (OSError, SpawnFailed) as error:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        if isinstance(error, SpawnFailed):
+            raise
+        raise SpawnFailed(f"cannot start the process: {error}", subject=module) from error
+    finally:
+        os.close(status_r)
+        os.close(go_w)
+    return pid
+
+
+def _status(reader: int) -> bytes:
+    """What the child says; empty when exec closed the pipe."""
+    ready, _, _ = select.select([reader], [], [], _STEP_SECONDS)
+    if not ready:
+        raise SpawnFailed("the child does not answer")
+    return os.read(reader, 4096)
+
+
+def _write_maps(pid: int, kind: Kind, privileged: bool) -> None:
+    lines = f"0 {kind.uid} 1\n"
+    if kind.extra is not None:
+        lines += f"1 {kind.extra[0]} {kind.extra[1]}\n"
+    files = [("gid_map", lines), ("uid_map", lines)]
+    if not privileged:
+        files = [("setgroups", "deny"), ("gid_map", f"0 {os.getgid()} 1\n"), ("uid_map", f"0 {os.getuid()} 1\n")]
+    for name, text in files:
+        fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def _child(
+    module: str,
+    arguments: list[str],
+    fds: list[int],
+    kind: Kind,
+    log_fd: int,
+    privileged: bool,
+    status_w: int,
+    go_r: int,
+) -> NoReturn:
+    status = status_w
+    try:
+        os.setsid()
+        process.reset_signals()
+        null = os.open("/dev/null", os.O_RDWR)
+        status, go, log, null = (process.move_high(fd) for fd in (status_w, go_r, log_fd, null))
+        if privileged:
+            libc.unshare(process.CLONE_NEWNS)
+            mounts.make_private()
+            mounts.expose([*interpreter_trees(), *kind.reads], kind.writes)
+        if kind.caged:
+            # Its files in /proc must belong to this uid for the maps to be written.
+            libc.prctl(process.PR_SET_DUMPABLE, 1)
+            libc.unshare(CAGED_NAMESPACES)
+            os.write(status, b"u")
+        if os.read(go, 1) != b"g":
+            os._exit(1)
+        if kind.caged:
+            if privileged:
+                os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        else:
+            if privileged:
+                os.setgroups([])
+                os.setresgid(kind.uid, kind.uid, kind.uid)
+                os.setresuid(kind.uid, kind.uid, kind.uid)
+            caps.drop_held()
+            process.no_new_privileges()
+        process.die_with_parent()
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        process.place_fds(*fds, keep_open=(status,))
+        os.chdir("/")
+        os.umask(0o077)
+        os.execve(sys.executable, [sys.executable, "-I", "-B", "-m", module, *arguments], _ENVIRONMENT)
+    except BaseException as error:
+        os.write(status, f"{type(error).__name__}: {error}".encode(errors="replace")[:2000])
+    finally:
+        os._exit(127)

@@ -1,0 +1,229 @@
+"""Workers from the supervisor's side: make the channels, have one cloned, check it, hand its channels over, see it die.
+
+A start goes through stages, each driven by an event of the main loop, so that a slow one delays nobody:
+
+    cloning   the zygote was asked
+    sealing   the worker has its specification; it builds its cage and reports `SEALED` on its bridge channel
+    live      checked from outside, attached to router and bridge
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.kernel import libc
+from sandbox.kernel.cgroups import Tree
+from sandbox.types import EXIT_CODES, Outcome
+from sandbox.wire import bridge_ops, packet, zmtp
+from sandbox.wire.supervisor_frames import Fork, StartWorker, WorkerSpec
+from supervisor.parent import inspect
+from supervisor.parent.errors import SpawnFailed
+from supervisor.parent.identities import WORKERS, Identities
+
+CONNECT_SECONDS = 1.0
+"""Longest wait for the router's handshake."""
+
+
+@dataclass
+class Worker:
+    """One worker, from the request to its end."""
+
+    request: StartWorker
+    inside: int
+    uid: int
+    bridge: socket.socket
+    router: socket.socket
+    routing_id: bytes
+    code: int
+    asked: float
+    deadline: float
+    stage: str = "cloning"
+    pid: int = 0
+    pidfd: int = -1
+    verdict: Outcome | None = None
+    detail: str = ""
+    generation: int = 0
+    """Which incarnation of control asked."""
+
+    @property
+    def group(self) -> str:
+        """Name of its control group."""
+        return f"w{self.request.incarnation}"
+
+    def close(self) -> None:
+        """Close every descriptor the supervisor holds for it."""
+        self.bridge.close()
+        self.router.close()
+        if self.code >= 0:
+            os.close(self.code)
+            self.code = -1
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+@dataclass
+class Workers:
+    """All workers of the host and the rules of their uids."""
+
+    identities: Identities
+    cgroups: Tree
+    workers_path: str
+    start_seconds: float
+    by_incarnation: dict[int, Worker] = field(default_factory=dict)
+    _inside: int = 0
+    _namespaces: dict[str, str] = field(default_factory=inspect.own_namespaces)
+
+    def _next_inside(self) -> int:
+        if self.identities.base is None:
+            return 0
+        used = {worker.inside for worker in self.by_incarnation.values()}
+        for _ in range(WORKERS):
+            # In turn, because the kernel counts a uid's namespaces a while after they are gone.
+            self._inside = self._inside % (WORKERS - 1) + 1
+            if self._inside not in used:
+                return self._inside
+        raise SpawnFailed("every worker uid is in use")
+
+    def begin(self, request: StartWorker, code: int, zygote: Callable[[Fork, list[int]], None]) -> Worker:
+        """First stage: channels, then the zygote. Takes over `code` (the sealed .cwasm).
+
+        Raises:
+            SpawnFailed, OSError, ProtocolViolation: nothing was started; `code` is closed.
+        """
+        if request.incarnation in self.by_incarnation:
+            os.close(code)
+            raise SpawnFailed("this incarnation exists", subject=str(request.incarnation))
+        routing_id = b"w" + request.incarnation.to_bytes(8, "big")
+        opened: list[socket.socket] = []
+        try:
+            inside = self._next_inside()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            opened += [ours, theirs]
+            router = self._connect_router(routing_id)
+            opened.append(router)
+            zygote(Fork(request.n, inside), [theirs.fileno(), router.fileno()])
+        except (OSError, AirssysError):
+            for sock in opened:
+                sock.close()
+            os.close(code)
+            raise
+        theirs.close()
+        now = time.monotonic()
+        worker = Worker(
+            request,
+            inside,
+            self.identities.worker(inside),
+            ours,
+            router,
+            routing_id,
+            code,
+            now,
+            now + self.start_seconds,
+        )
+        self.by_incarnation[request.incarnation] = worker
+        return worker
+
+    def _connect_router(self, routing_id: bytes) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.settimeout(CONNECT_SECONDS)
+            sock.connect(self.workers_path)
+            zmtp.handshake(sock, routing_id, CONNECT_SECONDS)
+            sock.setblocking(True)
+        except (OSError, EOFError, AirssysError) as error:
+            sock.close()
+            raise SpawnFailed(f"the router does not answer: {error}", subject=self.workers_path) from error
+        return sock
+
+    def cloned(self, worker: Worker, pid: int) -> None:
+        """Second stage: the child exists. Limit it, then give it its specification.
+
+        Raises:
+            SpawnFailed, OSError: the caller ends the worker.
+        """
+        if pid < 0:
+            raise SpawnFailed(f"the kernel refused another process: {os.strerror(-pid)}")
+        worker.pid = pid
+        worker.pidfd = libc.syscall("pidfd_open", pid, 0)
+        os.set_inheritable(worker.pidfd, False)
+        # Only a child of ours can be waited for: no number the zygote names can be somebody else's process.
+        os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        limits = worker.request.limits
+        self.cgroups.place(worker.group, pid, 2 * limits.memory + 80 * limits.message_size + (64 << 20))
+        spec = WorkerSpec(worker.request.component, limits, os.fstat(worker.code).st_size)
+        (body,) = packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec))
+        socket.send_fds(worker.bridge, [body], [worker.code])
+        os.close(worker.code)
+        worker.code = -1
+        worker.stage = "sealing"
+
+    def reported(self, worker: Worker) -> None:
+        """Third stage: the worker says it is sealed; look at it from outside.
+
+        Raises:
+            SpawnFailed: it said that a step failed, or hung up.
+            OutsideCheckFailed: it is not what it says.
+            ProtocolViolation: it said something else.
+        """
+        body = worker.bridge.recv(packet.PACKET, socket.MSG_DONTWAIT)
+        if not body:
+            raise SpawnFailed("the worker ended before it was sealed")
+        message = packet.Assembler(packet.CHUNK).feed(body)
+        if message is None or message[0] not in (bridge_ops.SEALED, bridge_ops.SETUP_ERROR):
+            raise ProtocolViolation("expected the worker's report")
+        if message[0] == bridge_ops.SETUP_ERROR:
+            raise SpawnFailed(message[1].decode(errors="replace"))
+        inspect.check(worker.pid, worker.uid, self.identities.base is not None, self._namespaces)
+        worker.stage = "live"
+
+    def kill(self, worker: Worker, outcome: Outcome, detail: str) -> None:
+        """SIGKILL by pidfd; the first reason given is the one that is told."""
+        if worker.verdict is None:
+            worker.verdict, worker.detail = outcome, detail
+        if worker.pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            except ProcessLookupError:
+                return  # already a zombie: the main loop will reap it
+
+    def ended(self, worker: Worker) -> tuple[Outcome, str]:
+        """Reap a dead worker and say how it ended. Call when its pidfd is readable."""
+        result = os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED)
+        outcome, detail = _outcome(result)
+        if result is not None and result.si_status == signal.SIGKILL and self.cgroups.out_of_memory(worker.group):
+            outcome, detail = Outcome.MEMORY, "the kernel's memory killer ended it at its control group's limit"
+        elif worker.verdict is not None:
+            outcome, detail = worker.verdict, worker.detail
+        self.by_incarnation.pop(worker.request.incarnation, None)
+        worker.close()
+        return outcome, detail
+
+    def hung_up(self, worker: Worker) -> bool:
+        """Whether the pidfd says the process is dead."""
+        return bool(select.select([worker.pidfd], [], [], 0)[0]) if worker.pidfd >= 0 else True
+
+
+def _outcome(result: os.waitid_result | None) -> tuple[Outcome, str]:
+    if result is None:
+        return Outcome.INTERNAL_ERROR, "not dead"
+    if result.si_code == os.CLD_EXITED:
+        return EXIT_CODES.get(result.si_status, Outcome.INTERNAL_ERROR), f"exit status {result.si_status}"
+    if result.si_status == signal.SIGSYS:
+        return Outcome.POLICY, "a forbidden system call (its number is in the kernel log)"
+    try:
+        name = signal.Signals(result.si_status).name
+    except ValueError:
+        name = str(result.si_status)
+    if result.si_status == signal.SIGKILL:
+        return Outcome.KILLED, name
+    return Outcome.INTERNAL_ERROR, name

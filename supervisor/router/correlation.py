@@ -1,0 +1,82 @@
+"""Requests that wait for their answer: who asked, until when, and the id the router made for it.
+
+A request is open from the moment its message is in the target's mailbox until exactly one of: the reply, a failure, the
+deadline, a cancellation, the end of its requester. Whoever closes it first answers it; everything later is late.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+
+from sandbox.types import ComponentId
+from supervisor.router.timers import Timer
+
+MAX_PENDING = 1024
+"""Requests one worker may have open, callbacks not yet delivered included."""
+MAX_SUBMITS = 10_000
+"""Requests from outside open at one time, over all targets."""
+MAX_TIMEOUT_MS = 24 * 3600 * 1000
+"""Longest wait for an answer, milliseconds; longer wishes are cut to it."""
+
+
+class Pending(msgspec.Struct, eq=False):
+    """One open request. The requester is a worker (`incarnation`) or somebody on the bus (`peer`, `submit`)."""
+
+    correlation: str
+    target: ComponentId
+    incarnation: int = 0
+    peer: bytes = b""
+    submit: int = 0
+    message: int = 0  # id of the request's message
+    timer: Timer | None = None
+
+
+class Correlations:
+    """All open requests."""
+
+    __slots__ = ("_by_worker", "_open", "submits")
+
+    def __init__(self) -> None:
+        self._open: dict[str, Pending] = {}
+        self._by_worker: dict[int, dict[str, Pending]] = {}
+        self.submits = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, target: ComponentId, *, incarnation: int = 0, peer: bytes = b"", submit: int = 0) -> Pending:
+        """A new request with an id nobody can guess (128 bits, hexadecimal)."""
+        pending = Pending(secrets.token_hex(16), target, incarnation, peer, submit)
+        self._open[pending.correlation] = pending
+        if peer:
+            self.submits += 1
+        else:
+            self._by_worker.setdefault(incarnation, {})[pending.correlation] = pending
+        return pending
+
+    def close(self, pending: Pending) -> bool:
+        """Take the right to answer it; False when it was answered before."""
+        if self._open.pop(pending.correlation, None) is None:
+            return False
+        if pending.peer:
+            self.submits -= 1
+        else:
+            mine = self._by_worker[pending.incarnation]
+            del mine[pending.correlation]
+            if not mine:
+                del self._by_worker[pending.incarnation]
+        return True
+
+    def count(self, incarnation: int) -> int:
+        """Open requests made by this worker."""
+        return len(self._by_worker.get(incarnation, ()))
+
+    def find(self, incarnation: int, correlation: str) -> Pending | None:
+        """The open request with this id, if this worker made it."""
+        return self._by_worker.get(incarnation, {}).get(correlation)
+
+    def of(self, incarnation: int) -> list[Pending]:
+        """Open requests made by this worker."""
+        return list(self._by_worker.get(incarnation, {}).values())

@@ -1,0 +1,75 @@
+"""Who may talk to whom: the capability language of `bridge.capabilities`, asked for both sides and remembered.
+
+The sender's rules must cover the target with the action, and the target's must accept the sender. A sender without the
+right learns nothing about whether the target exists.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from bridge.capabilities import MESSAGING_ACCESS, accepts, may_send
+from sandbox.types import ComponentId
+from supervisor.router.routes import Component, Table
+
+_CACHE = 65_536
+
+
+class Verdict(enum.Enum):
+    """What became of the question."""
+
+    ALLOWED = enum.auto()
+    DENIED = enum.auto()
+    MISSING = enum.auto()  # allowed, but there is no such component
+
+
+class Permissions:
+    """Answers for one table; remembered until a route changes."""
+
+    __slots__ = ("_answers", "_generation", "_table")
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._answers: dict[tuple[ComponentId, ComponentId, str], Verdict] = {}
+        self._generation = table.generation
+
+    def check(self, sender: Component, target: ComponentId, action: str) -> Verdict:
+        """Whether `sender` may do `action` (send, request, broadcast) to `target`."""
+        if sender.removed:
+            return Verdict.DENIED
+        if self._generation != self._table.generation or len(self._answers) >= _CACHE:
+            self._answers.clear()
+            self._generation = self._table.generation
+        key = (sender.id, target, action)
+        verdict = self._answers.get(key)
+        if verdict is None:
+            verdict = self._decide(sender, target, action)
+            if target in self._table.components:  # names a worker makes up are not worth remembering
+                self._answers[key] = verdict
+        return verdict
+
+    def accepts_outside(self, target: Component, sender: ComponentId) -> bool:
+        """Whether the component takes messages from this person outside."""
+        return accepts(target.rules, sender)
+
+    def visible(self, sender: Component) -> list[ComponentId]:
+        """Components that `sender` may talk to in some way, sorted."""
+        if sender.removed:
+            return []
+        generation, found = sender.visible
+        if generation != self._table.generation:
+            found = sorted(target for target in self._table.components if self.sees(sender, target))
+            sender.visible = (self._table.generation, found)
+        return found
+
+    def sees(self, sender: Component, target: ComponentId) -> bool:
+        """Whether `sender` may talk to the existing component `target` in some way."""
+        return any(self.check(sender, target, action) is Verdict.ALLOWED for action in sorted(MESSAGING_ACCESS))
+
+    def _decide(self, sender: Component, target: ComponentId, action: str) -> Verdict:
+        if not may_send(sender.rules, target, action):
+            return Verdict.DENIED
+        component = self._table.components.get(target)
+        if component is None:
+            return Verdict.MISSING
+        return Verdict.ALLOWED if accepts(component.rules, sender.id) else Verdict.DENIED

@@ -1,0 +1,148 @@
+"""Who there is: components with their mailboxes and rights, and the workers attached to them.
+
+A component is known from its first `Route` to its `Unroute`; its worker comes and goes. While a new version is made
+ready there are two workers: `worker`, which gets the messages, and `successor`, which takes over when it is ready.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+
+from sandbox.types import ComponentId, Limits
+from sandbox.wire.router_frames import MessagingRule, Route
+from supervisor.router.mailbox import Account, Mailbox, Message
+from supervisor.router.timers import Timer
+
+NEVER = float("inf")
+
+
+class Phase(enum.Enum):
+    """Where a worker is; it may ask in the phases in which guest code runs."""
+
+    WAITING = "waiting"  # attached; its route or its connection is not there yet
+    INITIALIZING = "initializing"
+    IDLE = "idle"
+    WORKING = "working"  # a message or callback in hand
+    HEALTH = "health"
+    STOPPING = "stopping"  # Shutdown was sent
+    CLOSED = "closed"  # nothing is sent to it any more; its end is to come
+
+
+GUEST_RUNS = frozenset({Phase.INITIALIZING, Phase.WORKING, Phase.HEALTH, Phase.STOPPING})
+
+
+class Component:
+    """One component the router routes to."""
+
+    __slots__ = (
+        "delivered",
+        "denied",
+        "draining",
+        "env",
+        "failed",
+        "health",
+        "id",
+        "limits",
+        "mailbox",
+        "name",
+        "removed",
+        "rules",
+        "successor",
+        "version",
+        "visible",
+        "worker",
+    )
+
+    def __init__(self, route: Route, account: Account) -> None:
+        self.id = route.component
+        self.mailbox = Mailbox(account, route.limits.mailbox, route.limits.message_size)
+        self.worker: Worker | None = None
+        self.successor: Worker | None = None
+        self.health = "unknown"
+        self.delivered = self.failed = self.denied = 0
+        self.draining = self.removed = False
+        self.visible: tuple[int, list[ComponentId]] = (-1, [])
+        self.update(route)
+
+    def update(self, route: Route) -> None:
+        """Take new rights and limits; workers and mailbox stay as they are."""
+        self.limits: Limits = route.limits
+        self.rules: list[MessagingRule] = route.messaging
+        self.name, self.version, self.env = route.name, route.version, route.env
+        self.mailbox.resize(route.limits.mailbox, route.limits.message_size)
+
+
+class Worker:
+    """One attached worker: one incarnation of a component, behind one routing id."""
+
+    __slots__ = (
+        "check_health",
+        "closing",
+        "component",
+        "deadline",
+        "drain",
+        "end_asked",
+        "ended",
+        "hand",
+        "home",
+        "incarnation",
+        "limits",
+        "number",
+        "phase",
+        "routing_id",
+        "stop",
+        "timer",
+        "told_stopped",
+        "withheld",
+    )
+
+    def __init__(self, routing_id: bytes, component: ComponentId, incarnation: int) -> None:
+        self.routing_id, self.component, self.incarnation = routing_id, component, incarnation
+        self.home: Component | None = None
+        self.phase = Phase.WAITING
+        self.limits = Limits()
+        self.hand: Message | None = None
+        self.number = 0  # of the health check in hand
+        self.withheld: int | None = None  # ask whose answer waits for the auditor
+        self.deadline = NEVER
+        self.timer: Timer | None = None
+        self.check_health = self.stop = self.drain = False
+        self.ended = self.end_asked = False
+        self.told_stopped = False  # a Stop was asked for; its end is told as "stopped"
+        self.closing = ""  # why CLOSED, for a worker that does not end
+
+    @property
+    def accepts_messages(self) -> bool:
+        """Whether it is ready and not on its way out."""
+        return self.phase in (Phase.IDLE, Phase.WORKING, Phase.HEALTH)
+
+
+class Table:
+    """Components by id, workers by routing id and by incarnation, and what was counted."""
+
+    __slots__ = ("account", "by_incarnation", "by_routing_id", "components", "counters", "generation")
+
+    def __init__(self) -> None:
+        self.account = Account()
+        self.components: dict[ComponentId, Component] = {}
+        self.by_routing_id: dict[bytes, Worker] = {}
+        self.by_incarnation: dict[int, Worker] = {}
+        self.generation = 0
+        """Grows with every change of routes or rights; what is derived from them is cached under it."""
+        self.counters: Counter[str] = Counter()
+
+    def add(self, worker: Worker) -> None:
+        """A worker attached."""
+        self.by_routing_id[worker.routing_id] = worker
+        self.by_incarnation[worker.incarnation] = worker
+
+    def discard(self, worker: Worker) -> None:
+        """A worker is gone."""
+        self.by_incarnation.pop(worker.incarnation, None)
+        if self.by_routing_id.get(worker.routing_id) is worker:
+            del self.by_routing_id[worker.routing_id]
+
+    def waiting_for(self, component: ComponentId) -> list[Worker]:
+        """Attached workers whose route had not come."""
+        return [w for w in self.by_incarnation.values() if w.home is None and w.component == component]

@@ -1,0 +1,286 @@
+"""What a broken or hostile worker may send: it costs that worker its life, and nobody else anything."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox.wire import zmtp
+from sandbox.wire.router_frames import (
+    Broadcast,
+    Cancel,
+    Ended,
+    GetMetadata,
+    HealthReply,
+    Initialize,
+    ListComponents,
+    MessagingRule,
+    Ready,
+    Reply,
+    Request,
+    Send,
+)
+from tests.unit.router_host import METADATA, TALK, FakeWorker, Host, cid, encode
+
+pytestmark = pytest.mark.block5_messaging
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    with Host() as host:
+        yield host
+
+
+def raw(*parts: bytes) -> Callable[[FakeWorker, int], None]:
+    return lambda worker, _hand: worker.dealer.send(parts)
+
+
+def frame(struct: msgspec.Struct, payload: bytes = b"") -> Callable[[FakeWorker, int], None]:
+    return lambda worker, _hand: worker.send(struct, payload)
+
+
+IDLE = {
+    "reply": frame(Reply(1, False)),
+    "health": frame(HealthReply(1, "healthy")),
+    "ready-twice": frame(Ready(METADATA, "healthy")),
+    "send": frame(Send(1, cid("acme/b"))),
+    "list": frame(ListComponents(1)),
+    "ended-unknown": frame(Ended("fine")),
+    "ended-payload": frame(Ended("exited"), b"x"),
+    "one-frame": raw(encode(Ended("exited"))),
+    "three-frames": raw(encode(Ended("exited")), b"", b""),
+    "many-frames": raw(*[b""] * 100),
+    "empty": raw(b"", b""),
+    "not-msgpack": raw(b"\xc1", b""),
+    "bad-utf8": raw(b"\x93\xa5Ended\xa1\xff\xa0", b""),
+    "surrogate": raw(b"\x93\xa5Ended\xa3\xed\xa0\x80\xa0", b""),
+    "unknown-tag": raw(b"\x91\xa4Root", b""),
+    "router-frame": raw(b"\x91\xa8Shutdown", b""),
+    "extra-field": raw(encode(["Ended", "exited", "", 1]), b""),
+    "trailing": raw(encode(Ended("exited")) + b"\x00", b""),
+    "deep": raw(b"\x91" * 100_000, b""),
+    "long-head": raw(encode(Ended("exited", "x" * 300_000)), b""),
+    "big-integer": raw(encode(["Reply", 2**64 - 1, False]), b""),
+}
+WORKING = {
+    "reply-wrong-id": lambda worker, hand: worker.send(Reply(hand + 1, False)),
+    "reply-unannounced": lambda worker, hand: worker.send(Reply(hand, False), b"x"),
+    "reply-error-and-payload": lambda worker, hand: worker.send(Reply(hand, True, "error"), b"x"),
+    "reply-too-large": lambda worker, hand: worker.send(Reply(hand, True), bytes(1001)),
+    "send-too-large": frame(Send(1, cid("acme/b")), bytes(1001)),
+    "cancel-payload": frame(Cancel(1, "x"), b"x"),
+    "negative-timeout": frame(Request(1, cid("acme/b"), -1)),
+    "health": frame(HealthReply(1, "healthy")),
+    "ready": frame(Ready(METADATA, "healthy")),
+}
+
+
+def bystander(host: Host) -> Callable[[], None]:
+    """A second component, and the check that it is served as before."""
+    worker = host.start("acme/bystander")
+
+    def check() -> None:
+        host.control.submit("acme/bystander", b"ping")
+        got, payload = worker.message()
+        worker.reply(got, payload)
+        assert b"ping" == host.control.submitted()[1]
+
+    check()
+    return check
+
+
+@pytest.mark.parametrize("attack", IDLE.values(), ids=IDLE)
+def test_hostile_while_idle(host: Host, attack: Callable[[FakeWorker, int], None]) -> None:
+    """A frame out of place from an idle worker: recorded, killed once, others untouched."""
+    check = bystander(host)
+    worker = host.start("acme/a", TALK)
+    attack(worker, 0)
+    host.violated(worker)
+    attack(worker, 0)
+    check()
+    host.nothing_asked()
+    host.died(worker, "policy")
+    check()
+
+
+@pytest.mark.parametrize("attack", WORKING.values(), ids=WORKING)
+def test_hostile_while_working(host: Host, attack: Callable[[FakeWorker, int], None]) -> None:
+    """The same with a message in hand: its asker hears `target-ended` when the worker is dead."""
+    check = bystander(host)
+    worker = host.start("acme/a", [*TALK, MessagingRule(source="host/client/*")], message_size=1000)
+    host.control.submit("acme/a")
+    attack(worker, worker.message()[0].id)
+    host.violated(worker)
+    check()
+    host.died(worker, "policy")
+    assert "target-ended" == host.control.submitted()[0].error
+
+
+def test_well_behaved_positive_control(host: Host) -> None:
+    """What the attacks bend: the same frames in their place are accepted."""
+    worker = host.start("acme/a", [*TALK, MessagingRule(source="host/client/*")], message_size=1000)
+    host.control.submit("acme/a")
+    hand = worker.message()[0]
+    assert 5 == worker.ask(Send(1, cid("acme/b")), bytes(1000)).case
+    worker.send(Reply(hand.id, True), bytes(1000))
+    assert bytes(1000) == host.control.submitted()[1]
+    worker.send(Ended("exited"))
+    assert "exited" == host.control.event("ended").outcome
+    host.nothing_asked()
+
+
+def test_speaks_before_initialize(host: Host) -> None:
+    """A worker that answers before it was asked, before its route is even known, is ended."""
+    worker = host.connect("acme/a")
+    host.attach(worker)
+    host.settle()
+    worker.send(Ready(METADATA, "healthy"))
+    host.violated(worker)
+
+
+@pytest.mark.parametrize("ready", [Ready(METADATA, "superb"), Ready(None, "healthy")])
+def test_impossible_ready(host: Host, ready: Ready) -> None:
+    """A Ready with an unknown health, or neither metadata nor an error, is a violation."""
+    host.route("acme/a")
+    worker = host.connect("acme/a")
+    host.attach(worker)
+    worker.take(Initialize)
+    worker.send(ready)
+    host.violated(worker)
+
+
+def test_not_attached(host: Host) -> None:
+    """Whoever connects without the supervisor's word is not heard, and counted."""
+    check = bystander(host)
+    worker = host.connect("acme/a")
+    worker.send(Ready(METADATA, "healthy"))
+    worker.send(Send(1, cid("acme/bystander")), b"x")
+    while host.settle().counters.get("unknown-peers", 0) < 2:
+        check()
+
+
+def test_asks_and_never_reads(host: Host) -> None:
+    """A worker that asks without end and reads no answer is ended; meanwhile others are served."""
+    check = bystander(host)
+    host.start("acme/b", TALK)
+    worker = host.start("acme/a", [*TALK, MessagingRule(source="host/client/*")], deadline_ms=60_000)
+    host.control.submit("acme/a", request=False)
+    host.control.submitted()
+    worker.message()
+    flood = zmtp.encode_message([encode(GetMetadata(1, cid("acme/b"))), b""]) * 1000
+    worker.sock.settimeout(0.2)
+    with contextlib.suppress(TimeoutError):
+        for _ in range(100):
+            worker.sock.sendall(flood)
+            check()
+    end = host.violated(worker)
+    assert "does not read its channel" == end.detail
+    check()
+
+
+def test_frame_over_the_absolute_limit(host: Host) -> None:
+    """A frame that announces more than the router takes ends its connection; the next message finds it closed."""
+    check = bystander(host)
+    worker = host.start("acme/a", deadline_ms=100)
+    with contextlib.suppress(ConnectionError):
+        worker.sock.sendall(b"\x02" + (1 << 30).to_bytes(8, "big") + bytes(1000))
+        assert b"" == worker.sock.recv(1)
+    host.control.submit("acme/a")
+    end = host.end_asked()
+    assert ("killed", "closed its channel") == (end.outcome, end.detail)
+    check()
+
+
+def test_zmtp_garbage(host: Host) -> None:
+    """Bytes that are no ZMTP at all, before or after the handshake, disturb nobody."""
+    check = bystander(host)
+    for data in (b"GET / HTTP/1.1\r\n\r\n", bytes(64), b"\xff" * 200):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(host.worker_path)
+            sock.sendall(data)
+    worker = host.connect("acme/a")
+    worker.sock.sendall(b"\xff" * 200)
+    check()
+
+
+SEEDS = [
+    encode(seed)
+    for seed in (
+        Ready(METADATA, "healthy"),
+        Reply(3, True),
+        HealthReply(1, "healthy"),
+        Send(1, cid("acme/b")),
+        Request(1, cid("acme/b"), 100),
+        Cancel(1, "ab"),
+        Broadcast(1, [cid("acme/b")]),
+        ListComponents(1),
+        GetMetadata(1, cid("acme/b")),
+        Ended("trap", "x"),
+    )
+]
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> bytes:
+    """A good frame with some bytes changed, removed or added."""
+    data = bytearray(draw(st.sampled_from(SEEDS)))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        data[at : at + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
+    return bytes(data)
+
+
+class Siege:
+    """One router over all examples of the fuzz test; every example is a fresh worker."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.check = bystander(host)
+        host.route("acme/b", TALK)
+        host.route("acme/a", [*TALK, MessagingRule(source="host/client/*")])
+
+    def attack(self, messages: list[list[bytes]]) -> None:
+        host = self.host
+        worker = host.start("acme/a", route=False)
+        host.control.submit("acme/a", request=False)
+        host.control.submitted()
+        worker.message()
+        with contextlib.suppress(ConnectionError):
+            for parts in messages:
+                worker.dealer.send(parts)
+        self.check()
+        host.died(worker)
+        host.sup.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                host.sup.recv(65536)
+        host.sup.settimeout(20)
+
+
+@pytest.fixture(scope="module")
+def siege() -> Iterator[Siege]:
+    with Host() as host:
+        host.auditor.sock.close()  # nobody reads it here; the records stay in the router, a few hundred
+        yield Siege(host)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(mutations(), st.binary(max_size=10)).map(list),
+            st.lists(st.binary(max_size=40), min_size=1, max_size=4),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_mutated_frames(siege: Siege, messages: list[list[bytes]]) -> None:
+    """Whatever a worker sends, the router lives, serves the others, and lets the worker be replaced."""
+    siege.attack(messages)
