@@ -106,7 +106,7 @@ class Place:
         """
         if not parts:
             raise FsFailure(FsError.DENIED, "the bound place itself cannot be changed")
-        return open_beneath(self.fd, _join(parts[:-1]), os.O_PATH | os.O_DIRECTORY)
+        return open_directory(self.fd, parts[:-1], os.O_PATH)
 
 
 def _join(parts: tuple[str, ...]) -> str:
@@ -179,8 +179,8 @@ def open_file(dirfd: int, parts: tuple[str, ...], flags: int) -> tuple[int, os.s
     raise FsFailure(FsError.IO_ERROR, "the file keeps changing while it is opened")
 
 
-def open_directory(dirfd: int, parts: tuple[str, ...]) -> int:
-    """Open a directory for reading its entries; the caller closes it.
+def open_directory(dirfd: int, parts: tuple[str, ...], flags: int = os.O_RDONLY) -> int:
+    """Open a directory, for reading its entries or (with `O_PATH`) as a parent; the caller closes it.
 
     Raises:
         FsFailure: a symbolic link or something special.
@@ -188,8 +188,9 @@ def open_directory(dirfd: int, parts: tuple[str, ...]) -> int:
     """
     # O_DIRECTORY makes the kernel refuse everything else before any driver is asked: no second look is needed.
     try:
-        return open_beneath(dirfd, _join(parts), os.O_RDONLY | os.O_DIRECTORY | _USE)
+        return open_beneath(dirfd, _join(parts), flags | os.O_DIRECTORY | (0 if flags & os.O_PATH else _USE))
     except NotADirectoryError:
+        # The kernel says the same of a file and of a link as the last component; the guest is told which.
         fd = open_beneath(dirfd, _join(parts), os.O_PATH)
         try:
             refuse_special(os.fstat(fd))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import struct
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ import msgspec
 from sandbox.errors import AirssysError
 from sandbox.types import ComponentId, Limits
 from sandbox.wire.bridge_ops import StorageError
+
+# lmdb (3.0) imports this part of itself when the first environment is opened: too late in an empty root.
+with contextlib.suppress(ModuleNotFoundError):
+    importlib.import_module("lmdb._envid")
 
 MAX_KEY = 256
 """Longest key, bytes of UTF-8. With the longest component id it stays below LMDB's own 511."""

@@ -90,6 +90,10 @@ def load() -> Contract:
                     table[home.full_name(interface.name)] = Served(
                         resolver.functions(home, interface), resolver.types(home, interface)
                     )
+        for interface in package.interfaces:
+            if not interface.functions:  # types alone need no host; a component may import them whatever its world
+                types = resolver.types(package, interface)
+                imports.setdefault(package.full_name(interface.name), Served({}, types))
     return Contract(packages, imports, exports)
 
 

@@ -46,7 +46,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     forbidden: tuple[str, ...] = ()
     """[host] forbidden: paths never bound, beside the built-in ones."""
     uid_range_start: int = 0x70000000
-    """[workers] uid-range-start: the first of the uids workers get, as root."""
+    """[workers] uid-range-start: as root, a host takes one of 4,000 blocks of 65,536 ids that begin here."""
     cgroups: Literal["auto", "off"] = "auto"
     """[workers] cgroups."""
     audit_sync: str = "50ms"
@@ -147,7 +147,7 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         start_timeout_ms=_duration(host, "start-timeout", places.start_timeout_ms, 100, 600_000),
         bind_roots=host.take("bind-roots", _paths, default=places.bind_roots),
         forbidden=host.take("forbidden", _paths, default=places.forbidden),
-        uid_range_start=_number(workers, "uid-range-start", places.uid_range_start, 1_000, 4_000_000_000),
+        uid_range_start=_number(workers, "uid-range-start", places.uid_range_start, 65_536, 4_000_000_000),
         cgroups=workers.take("cgroups", _cgroups, default=places.cgroups),
         audit_sync=audit.take("sync", _sync, default=places.audit_sync),
         audit_rotate_size=_size(audit, "rotate-size", places.audit_rotate_size, 1 << 20, 1 << 40),
@@ -199,7 +199,7 @@ def _user_places(environ: Mapping[str, str]) -> tuple[str, str, str]:
 
     state = os.path.join(base("XDG_STATE_HOME", ".local", "state"), "airssys")
     runtime = environ.get("XDG_RUNTIME_DIR", "")
-    # Without a runtime directory the sockets lie with the state: a name in /tmp could be taken by somebody else first.
+    # Without a runtime directory the sockets lie with the state: a name in a directory open to all could be taken.
     run = os.path.join(os.path.normpath(runtime), "airssys") if runtime.startswith("/") else os.path.join(state, "run")
     return os.path.join(base("XDG_CONFIG_HOME", ".config"), "airssys"), state, run
 

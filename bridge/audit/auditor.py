@@ -259,6 +259,8 @@ class Auditor:
                 packet, _, flags, _ = channel.sock.recvmsg(PACKET, 0)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue  # told once, when the peer left something unread; what it sent before can still be read
             except OSError as error:
                 raise EOFError("the producer hung up") from error
             if not packet:

@@ -161,6 +161,8 @@ class AuditClient:
                 packet = self._sock.recv(PACKET)
             except BlockingIOError:
                 return True
+            except ConnectionResetError:
+                continue  # told once, when the peer left something unread; what it sent before can still be read
             except OSError:
                 packet = b""
             if not packet:

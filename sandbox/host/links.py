@@ -12,7 +12,7 @@ import msgspec
 
 from sandbox.errors import ProtocolViolation
 from sandbox.types import ComponentId
-from sandbox.wire import packet, router_frames
+from sandbox.wire import UNDECODABLE, packet, router_frames
 from sandbox.wire.bridge_ops import ANSWER, Op
 from sandbox.wire.zmtp import Dealer
 
@@ -46,7 +46,10 @@ class Bridge:
             raise ChannelClosed("bridge") from error
         if kind != op | ANSWER:
             raise ProtocolViolation("answer to another request", subject=hex(kind))
-        case, value = _decoder.decode(body)
+        try:
+            case, value = _decoder.decode(body)
+        except (*UNDECODABLE, TypeError, ValueError) as error:
+            raise ProtocolViolation("undecodable answer") from error
         return case, value
 
 
@@ -79,7 +82,7 @@ class Router:
             raise ProtocolViolation("a router message has two parts", subject=str(len(parts)))
         try:
             return _to_worker.decode(parts[0]), parts[1]
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise ProtocolViolation("undecodable router frame") from error
 
     def next_ask(self) -> int:

@@ -27,5 +27,5 @@ def confine(name: str, descriptors: int) -> None:
     process.no_new_privileges()
     process.set_limit(resource.RLIMIT_CORE, 0)
     process.set_limit(resource.RLIMIT_NPROC, 0)
-    process.set_limit(resource.RLIMIT_NOFILE, min(descriptors, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    process.set_limit(resource.RLIMIT_NOFILE, descriptors)
     process.die_with_parent()

@@ -132,10 +132,14 @@ def place_fds_from(fds: list[int], keep: int | None) -> None:
     place_fds(*fds, *([keep] if keep is not None else []))
 
 
-def reset_signals() -> None:
-    """Default dispositions (SIGPIPE stays ignored) and an empty mask."""
+FAULTS = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE})
+"""Signals of faulting instructions; the engine's handlers turn those of wasm code into traps."""
+
+
+def reset_signals(keep: frozenset[signal.Signals] = frozenset()) -> None:
+    """Default dispositions but for `keep` (SIGPIPE stays ignored), and an empty mask."""
     for number in range(1, signal.NSIG):
-        if number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE):
+        if number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE) or number in keep:
             continue
         try:
             signal.signal(number, signal.SIG_DFL)
@@ -145,8 +149,17 @@ def reset_signals() -> None:
 
 
 def set_limit(which: int, value: int) -> None:
-    """Set a resource limit, soft and hard alike."""
+    """Set a resource limit, soft and hard alike, to `value` or to the present hard limit if that is lower."""
+    hard = resource.getrlimit(which)[1]
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)
     resource.setrlimit(which, (value, value))
+
+
+def all_descriptors() -> None:
+    """Raise the soft limit of open descriptors to the hard one: a host holds a few per worker."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def raw_clone(flags: int) -> int:

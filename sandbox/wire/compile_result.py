@@ -16,6 +16,7 @@ import struct
 import msgspec
 
 from sandbox.errors import ProtocolViolation
+from sandbox.wire import UNDECODABLE
 
 PREFIX = struct.Struct("<I")
 MAX_HEADER = 256 * 1024
@@ -62,7 +63,7 @@ def parse_header(data: bytes | memoryview) -> tuple[CompileResult, int]:
         raise ProtocolViolation("compile result header of impossible length", subject=f"{length} bytes")
     try:
         result = _decoder.decode(data[PREFIX.size : start])
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise ProtocolViolation(f"compile result header is malformed: {error}") from error
     if not 0 <= result.cwasm_size <= MAX_CWASM or start + result.cwasm_size != len(data):
         raise ProtocolViolation("compile result size differs from what it says", subject=f"{result.cwasm_size} bytes")

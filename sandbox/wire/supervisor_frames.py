@@ -257,9 +257,7 @@ class AuditorState(_Frame):
 
 
 FromChild = Up | EndWorker | AuditorState
-FromControl = (
-    Up | StartWorker | KillWorker | Compile | SetPolicy | DropPolicy | Snapshot | StopHost | Drained
-)
+FromControl = Up | StartWorker | KillWorker | Compile | SetPolicy | DropPolicy | Snapshot | StopHost | Drained
 
 # -- supervisor to zygote and back --------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,10 +21,14 @@ class Client:
 
     Args:
         path: the API's Unix socket.
+
+    Raises:
+        UnreachableError: nobody listens there, or this user may not connect.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._knock()
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=path), base_url="http://airssys", timeout=DEFAULT_TIMEOUT
         )
@@ -89,13 +94,24 @@ class Client:
             raise _refused(answer)
         return answer
 
-    def _unreachable(self, error: httpx.TransportError) -> UnreachableError:
-        text = str(error)
-        if "Permission denied" in text:
-            return UnreachableError(
-                "this user may not open the host's socket", subject=self.path, hint="ask as the host's owner or root"
-            )
-        return UnreachableError("no host answers", subject=self.path, hint="start one with: airssys up --detach")
+    def _knock(self) -> None:
+        # A connection of our own first: httpx would tell neither why there is none nor close what it opened.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            try:
+                sock.connect(self.path)
+            except PermissionError as error:
+                raise UnreachableError(
+                    "this user may not open the host's socket",
+                    subject=self.path,
+                    hint="ask as the host's owner or root",
+                ) from error
+            except OSError as error:
+                raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        return UnreachableError(
+            f"no host answers: {error}", subject=self.path, hint="start one with: airssys up --detach"
+        )
 
 
 def _query(query: dict[str, str | int | bool]) -> dict[str, str]:

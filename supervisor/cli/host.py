@@ -31,12 +31,14 @@ def up_(options: Globals, detach: bool) -> None:
     from supervisor.parent.launch import launch
 
     config = options.load_config()
+    log = os.path.join(config.run_dir, "host.log")
+    before = os.path.getsize(log) if os.path.exists(log) else 0
     if not detach:
         options.say(f"the host starts; its API will be at {config.api_socket}")
     try:
         launch(config, detach)
     except AirssysError as error:
-        reason = _last_words(os.path.join(config.run_dir, "host.log"))
+        reason = _last_words(log, before)
         if reason and not error.subject:
             raise AirssysError(error.message, code=error.code, subject=reason, hint=error.hint) from error
         raise
@@ -61,11 +63,12 @@ def _wait_ready(options: Globals) -> dict[str, Any]:
         time.sleep(0.05)
 
 
-def _last_words(path: str) -> str:
-    """The last line of the host's log that tells of an error, "" where there is none."""
+def _last_words(path: str, before: int) -> str:
+    """The last line of the host's log, after its first `before` bytes, that tells of an error; "" where there is none."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 16384))
+            size_now = os.fstat(file.fileno()).st_size
+            file.seek(max(before if before <= size_now else 0, size_now - 16384))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""

@@ -127,14 +127,14 @@ def inspect_(options: Globals, directory: str) -> None:
       airssys inspect ./package
     """
     from bridge.capabilities import describe
-    from supervisor.packages.envelope import read_statement
+    from supervisor.packages.envelope import inspect
     from supervisor.packages.manifest import parse_manifest
     from supervisor.packages.package import read_package
 
     files = read_package(directory)
     if files.envelope is not None:
-        statement = read_statement(files.envelope)
-        manifest, digest, keyids = statement.manifest, statement.digest, list(statement.keyids)
+        claimed = inspect(files.envelope)
+        manifest, digest, keyids = claimed.statement.manifest, claimed.statement.digest, list(claimed.keyids)
     elif files.manifest is not None:
         manifest, digest, keyids = parse_manifest(files.manifest), "", []
     else:

@@ -75,7 +75,7 @@ class Api:
             request[PEER] = await self._authorize(request)
             return await handler(request)
         except AirssysError as error:
-            if request.method != "GET" and not isinstance(error, AuthorizationError):
+            if request.method != "GET" and PEER in request:
                 await self._record_refusal(request, error)
             return _error(error.code, error.message, error.subject, error.hint)
         except web.HTTPException as error:

@@ -14,6 +14,9 @@ from supervisor.control.cache import Cache, CompiledComponent
 from supervisor.control.errors import CacheError, CompileError, SupervisorError
 from supervisor.control.supervisor_link import SupervisorLink
 
+COMPILER_CODES = frozenset({"E_COMPILE", "E_COMPILE_LIMIT", "E_INVALID_COMPONENT", "E_IMPORTS", "E_EXPORTS"})
+"""What the compiler may say. It is untrusted: any other code from it becomes `E_COMPILE`."""
+
 
 class Compiler:
     """Compiles, one component at a time: a compiler may take all the memory it is given.
@@ -102,14 +105,13 @@ def _close_unused(task: asyncio.Task[CompiledComponent]) -> None:
 
 
 def _compile_code(error: SupervisorError) -> str:
-    return error.code if error.code.startswith("E_COMPILE") else CompileError.code
+    return error.code if error.code in COMPILER_CODES else CompileError.code
 
 
 def _refusal(info: CompileResult, name: str) -> CompileError:
     assert info.error is not None
     code, message, subject = info.error
-    # The compiler is untrusted: its code may only be one of its own family.
-    known = code if code in ("E_COMPILE", "E_LAYER", "E_WORLD", "E_IMPORTS") else CompileError.code
+    known = code if code in COMPILER_CODES else CompileError.code
     return CompileError(message[:500], subject=(subject or name)[:200], code=known)
 
 

@@ -17,6 +17,12 @@ class ValidationError(ControlError):
     code = "E_VALIDATION"
 
 
+class AuthenticationError(ControlError):
+    """Nobody can say who the caller is."""
+
+    code = "E_AUTHENTICATION"
+
+
 class AuthorizationError(ControlError):
     """The caller may not use this host's API."""
 
@@ -77,6 +83,12 @@ class CompileError(ControlError):
     """The component does not compile."""
 
     code = "E_COMPILE"
+
+
+class WorldError(ControlError):
+    """The component imports more than the world its manifest names."""
+
+    code = "E_WORLD"
 
 
 class CacheError(ControlError):

@@ -35,7 +35,7 @@ _MESSAGE_CODES = {
     "timeout": ("E_TIMEOUT", "the component did not answer in time"),
     "target-ended": ("E_TARGET_ENDED", "the component ended while it worked on the message"),
     "target-not-found": ("E_TARGET_NOT_FOUND", "there is no such running component"),
-    "denied": ("E_DENIED", "the component takes no messages from outside"),
+    "denied": ("E_AUTHORIZATION", "the component takes no messages from outside"),
     "queue-full": ("E_QUEUE_FULL", "the component's mailbox is full"),
     "too-large": ("E_TOO_LARGE", "the message is larger than the component takes"),
     "guest-error": ("E_GUEST_ERROR", "the component answered with an error"),

@@ -44,7 +44,7 @@ async def status(control: Control, _request: web.Request, _peer: Peer) -> Status
         state = "stopping"
     else:
         state = "ready" if all(process.ready for process in processes) else "degraded"
-    lost = {name: detail for name, detail in living.walls.items() if detail != "on"}
+    lost = {name: detail for name, detail in living.walls.items() if detail.partition(" ")[0] != "on"}
     uptime = round(time.monotonic() - control.started, 3)
     return StatusAnswer(HostStatus(version(), state, uptime, processes, lost), await statuses(control))
 

@@ -69,14 +69,15 @@ class Installer:
         """
         checked = await asyncio.to_thread(self._verifier.check, files)
         self._registry.check_release(checked.spec.name, checked.spec.release)
-        imports, exports = await self._interfaces(files.wasm, checked.spec.name)
+        imports, exports = await self._interfaces(files.wasm, checked.spec)
         self._remember(checked.spec.package)  # first, or an install beside us would sweep it
         await asyncio.to_thread(self._store.put, checked.spec.package, files)
         return self._answer(checked, len(files.wasm), imports, exports)
 
-    async def _interfaces(self, wasm: bytes, name: str) -> tuple[dict[str, list[str]], list[str]]:
-        compiled = await self._compiler.get(wasm, name)
+    async def _interfaces(self, wasm: bytes, spec: ComponentSpec) -> tuple[dict[str, list[str]], list[str]]:
+        compiled = await self._compiler.get(wasm, spec.name)
         os.close(compiled.fd)
+        spec.check_imports(compiled.info.imports)
         return compiled.info.imports, compiled.info.exports
 
     def _remember(self, package: str) -> None:
@@ -148,7 +149,7 @@ class Installer:
             )
         bindings = self._check_bindings(spec, request.bindings, existing)
         self._registry.check_release(spec.name, spec.release)
-        imports, _ = await self._interfaces(files.wasm, spec.name)
+        imports, _ = await self._interfaces(files.wasm, spec)
         await self._audit.record(
             "package.install",
             "allowed",

@@ -28,6 +28,10 @@ from supervisor.control.tree import Intensity, wants_restart
 
 HOST_FAULT = 5.0
 """Seconds before a router's or bridge's restart within which a worker's end is put down to the host."""
+HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE"})
+"""Codes with which a start fails because another process of the host is away."""
+ABSENCE_FIRST, ABSENCE_MOST = 0.02, 1.0
+"""Seconds before the next attempt then: the first, the longest."""
 STOP_GRACE = 2.0
 """Seconds beyond its deadline that a worker has to shut down before it is killed."""
 
@@ -222,18 +226,25 @@ class Lifecycle:
             )
 
     async def _supervise(self, instance: Instance) -> None:
+        absences = 0
         while True:
             try:
                 end, uptime = await self._run_once(instance)
-            except StartFailed as failure:
-                end, uptime = WorkerEnded(instance.component, 0, failure.outcome, str(failure)), 0.0
-            except (UnavailableError, OSError) as error:
-                # Another process of the host is away: the component is not to blame, but the wait grows all the same.
-                end, uptime = WorkerEnded(instance.component, 0, Outcome.KILLED, str(error)), 0.0
+            except (StartFailed, UnavailableError) as failure:
+                if failure.code in HOST_ABSENT:
+                    # A process of the host is being replaced: no fault of the component's, and no end of it either.
+                    absences += 1
+                    await asyncio.sleep(min(ABSENCE_FIRST * 2.0 ** min(absences - 1, 10), ABSENCE_MOST))
+                    continue
+                outcome = failure.outcome if isinstance(failure, StartFailed) else Outcome.KILLED
+                end, uptime = WorkerEnded(instance.component, 0, outcome, str(failure)), 0.0
+            except OSError as error:
+                end, uptime = WorkerEnded(instance.component, 0, Outcome.SETUP_ERROR, str(error)), 0.0
             except AirssysError as error:
                 instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(error))
                 self._audit.note("worker.refused", "denied", component=str(instance.component), result=error.code)
                 return
+            absences = 0
             instance.outcome, instance.detail, instance.health = end.outcome, end.detail, "unknown"
             if not wants_restart(instance.spec.supervision, end.outcome):
                 instance.enter(State.STOPPED)
@@ -325,14 +336,6 @@ class Lifecycle:
     def _worker_ended(self, frame: WorkerEnded) -> None:
         self._registry.add_end(
             EndRow(str(frame.component), frame.incarnation, time.time(), frame.outcome, frame.detail)
-        )
-        self._audit.note(
-            "worker.ended",
-            "info",
-            component=str(frame.component),
-            object=str(frame.incarnation),
-            result=frame.outcome,
-            detail={"detail": frame.detail} if frame.detail else {},
         )
         self._resolve_end(frame)
 

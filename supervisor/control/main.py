@@ -166,6 +166,7 @@ async def serve(
             raise
     finally:
         await api.close()
+        api_listen.close()
         await lifecycle.close()
         auditor.close()
         supervisor.close()

@@ -10,9 +10,9 @@ import contextlib
 import os
 import secrets
 import shutil
-import stat
 
-from supervisor.control.errors import NotFoundError, TooLargeError
+from supervisor.control.errors import NotFoundError
+from supervisor.packages.files import read_regular
 from supervisor.packages.package import PackageFiles
 
 MAX_WASM = 64 << 20
@@ -63,7 +63,7 @@ class PackageStore:
 
         Raises:
             NotFoundError: not stored.
-            TooLargeError: a file grew past its limit.
+            FileError: somebody put something else in a file's place.
         """
         wasm, envelope, manifest = (self._read(package, name, limit) for name, limit in _FILES.items())
         if wasm is None:
@@ -90,19 +90,10 @@ class PackageStore:
         return gone
 
     def _read(self, package: str, name: str, limit: int) -> bytes | None:
-        path = os.path.join(self.root, package, name)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            return read_regular(os.path.join(self.root, package, name), max_bytes=limit)[0]
         except FileNotFoundError:
             return None
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise NotFoundError("a package file is not a regular file", subject=path)
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            raise TooLargeError("a package file is larger than a package may be", subject=path)
-        return data
 
 
 def _sync_directory(path: str) -> None:

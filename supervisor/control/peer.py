@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from supervisor.control.errors import AuthorizationError
+from supervisor.control.errors import AuthenticationError
 
 _UCRED = struct.Struct("3i")
 _PLAIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
@@ -25,14 +25,14 @@ class Peer(NamedTuple):
 
 
 def peer_of(request: web.Request) -> Peer:
-    """The caller of a request. Raises AuthorizationError when the connection has none."""
+    """The caller of a request. Raises AuthenticationError when the connection has none."""
     sock = request.get_extra_info("socket")
     if sock is None:
-        raise AuthorizationError("the caller hung up")
+        raise AuthenticationError("the caller hung up")
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     except OSError as error:
-        raise AuthorizationError("the caller cannot be identified") from error
+        raise AuthenticationError("the caller cannot be identified") from error
     pid, uid, _ = _UCRED.unpack(raw)
     return Peer(uid, pid, user_name(uid))
 

@@ -11,8 +11,15 @@ from bridge.capabilities import CapabilityLine, FileRule, Policy, StorageRule, d
 from sandbox.types import ComponentId, Limits
 from sandbox.wire.router_frames import MessagingRule, Route
 from sandbox.wire.supervisor_frames import MountSpec
+from supervisor.control.errors import WorldError
 from supervisor.control.tree import RestartPolicy
 from supervisor.packages.manifest import Manifest
+
+WORLD_PACKAGES: dict[str, tuple[str, ...]] = {
+    "airssys:core/runtime-host": ("airssys:core",),
+    "airssys:osl/osl-host": ("airssys:core", "airssys:osl"),
+}
+"""World to the WIT packages whose functions its components may import."""
 
 
 class ComponentSpec(msgspec.Struct, frozen=True):
@@ -42,6 +49,21 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     def capabilities(self) -> list[CapabilityLine]:
         """What is asked for, in words, with its risk."""
         return describe(self.files, self.storage, self.messaging)
+
+    def check_imports(self, imports: dict[str, list[str]]) -> None:
+        """Hold what a component imports against the world its manifest names.
+
+        Raises:
+            WorldError: it imports functions from outside that world.
+        """
+        allowed = WORLD_PACKAGES.get(self.world.split("@")[0], ())
+        for interface, functions in imports.items():
+            if functions and interface.split("/")[0] not in allowed:
+                raise WorldError(
+                    f"the manifest says {self.world}, but the component imports {interface}",
+                    subject=self.name,
+                    hint="the publisher has to name the world the component was built for",
+                )
 
     def policy(self, bindings: dict[str, str]) -> tuple[bytes, list[MountSpec]]:
         """The bridge's policy and the mounts beside it, in the same order."""

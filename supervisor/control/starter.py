@@ -130,6 +130,7 @@ class Starter:
         await asyncio.wait(first, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if live.ended.done():
             end = live.ended.result()
+            self.forget(instance, live)
             raise StartFailed(live.init_error or end.detail or f"ended: {end.outcome}", end.outcome)
         if not live.ready.done():
             live.kill_reason = "did not become ready in time"

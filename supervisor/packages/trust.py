@@ -12,78 +12,37 @@ strict and closed: a damaged file, a weak key or a file that others may write re
 from __future__ import annotations
 
 import datetime
-import enum
 import fcntl
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import msgspec
 
-from bridge.capabilities import HOST_NAMESPACE
-from sandbox.types import MAX_NAME, valid_package_name
+from sandbox.types import valid_package_name
 from supervisor.packages.errors import PackageError, TrustStoreError
-from supervisor.packages.files import FileError, check_owner_only_writes, open_directory, read_regular, write_atomic
-from supervisor.packages.keys import PublicKey, fingerprint, public_from_raw
+from supervisor.packages.keys import PublicKey, fingerprint
 from supervisor.packages.statement import is_digest
-from supervisor.packages.strict_json import loads_object
+from supervisor.packages.trust_files import (
+    REVOKED,
+    Level,
+    Publisher,
+    Revocation,
+    Revocations,
+    TrustedKey,
+    find_publisher,
+    open_store,
+    read_publishers,
+    read_revocations,
+    stamp,
+    stored_key,
+    valid_level,
+    valid_name,
+    valid_scopes,
+    write_file,
+)
 
-REVOKED = "revoked"
-"""The file of revocations; no publisher may have this name."""
-T = TypeVar("T")
-_MAX_FILE = 1 << 20
-_NAME_RE = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z")
-
-
-class Level(enum.StrEnum):
-    """How far a publisher is believed."""
-
-    TRUSTED = "trusted"
-    """Packages install once their capabilities have been shown."""
-    REVIEW = "review"
-    """Each install needs a person's consent."""
-    DENY = "deny"
-    """Nothing of theirs is ever installed or started, whoever else signed it."""
-
-
-class TrustedKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One key of a publisher, as stored."""
-
-    keyid: str
-    public: str
-    """The raw key, 64 hexadecimal digits."""
-    added: str
-    """RFC 3339, UTC, whole seconds."""
-
-
-class Publisher(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One publisher, as stored."""
-
-    name: str
-    level: Level
-    scopes: tuple[str, ...]
-    """`acme/*` or `acme/reader`."""
-    keys: tuple[TrustedKey, ...]
-    threshold: int
-    """How many of `keys` must have signed."""
-    added: str
-    """RFC 3339, UTC, whole seconds."""
-
-
-class Revocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why and since when something is revoked."""
-
-    reason: str
-    added: str
-
-
-class Revocations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The emergency list: by key id, by SHA-256 of component.wasm."""
-
-    keys: dict[str, Revocation] = {}
-    digests: dict[str, Revocation] = {}
+__all__ = ["Level", "Publisher", "Revocation", "Revocations", "TrustDecision", "TrustStore", "TrustedKey"]
 
 
 class TrustDecision(msgspec.Struct, frozen=True):
@@ -122,7 +81,7 @@ class TrustStore:
             AirssysError: E_POLICY_PERM; others may write the store.
         """
         with self._opened() as dir_fd:
-            return [] if dir_fd is None else _read_publishers(dir_fd)
+            return [] if dir_fd is None else read_publishers(dir_fd)
 
     def get(self, name: str) -> Publisher:
         """One publisher.
@@ -146,7 +105,7 @@ class TrustStore:
             TrustStoreError: the file is damaged.
         """
         with self._opened() as dir_fd:
-            return Revocations() if dir_fd is None else _read_revocations(dir_fd)
+            return Revocations() if dir_fd is None else read_revocations(dir_fd)
 
     def authorize(self, package: str, keyids: Iterable[str], *, digest: str | None = None) -> TrustDecision:
         """Whether those who signed may publish `package`.
@@ -198,12 +157,12 @@ class TrustStore:
             PackageError: E_DUP_KEY when one of the keys is given twice or is another publisher's; E_REVOKED.
         """
         chosen = list(keys)
-        added = _stamp(now)
+        added = stamp(now)
         publisher = Publisher(
-            name=_valid_name(name),
-            level=_valid_level(level),
-            scopes=_valid_scopes(scopes),
-            keys=tuple(_stored(key, added) for key in sorted(chosen)),
+            name=valid_name(name),
+            level=valid_level(level),
+            scopes=valid_scopes(scopes),
+            keys=tuple(stored_key(key, added) for key in sorted(chosen)),
             threshold=threshold,
             added=added,
         )
@@ -216,7 +175,7 @@ class TrustStore:
                 f"threshold {threshold} is not between 1 and the number of different keys", subject=name
             )
         with self._locked() as dir_fd:
-            existing = _read_publishers(dir_fd)
+            existing = read_publishers(dir_fd)
             for other in existing:
                 if other.name == name:
                     if _meaning(other) == _meaning(publisher):
@@ -226,8 +185,8 @@ class TrustStore:
                         subject=name,
                         hint=f"airssys trust rotate {name} exchanges its key; to change more, remove it first",
                     )
-            _refuse_taken(existing, chosen, _read_revocations(dir_fd))
-            _write(dir_fd, name, publisher)
+            _refuse_taken(existing, chosen, read_revocations(dir_fd))
+            write_file(dir_fd, name, publisher)
         return publisher
 
     def remove(self, name: str) -> None:
@@ -237,7 +196,7 @@ class TrustStore:
             TrustStoreError: there is none of that name.
         """
         with self._locked() as dir_fd:
-            _find(dir_fd, name)
+            find_publisher(dir_fd, name)
             os.unlink(f"{name}.json", dir_fd=dir_fd)
             os.fsync(dir_fd)
 
@@ -256,18 +215,18 @@ class TrustStore:
             PackageError: E_DUP_KEY, E_REVOKED as in `add`.
         """
         with self._locked() as dir_fd:
-            publisher = _find(dir_fd, name)
+            publisher = find_publisher(dir_fd, name)
             if old is None:
                 if len(publisher.keys) != 1:
                     raise TrustStoreError("the publisher has several keys: say which one goes", subject=name)
                 old = publisher.keys[0].keyid
             if old not in {key.keyid for key in publisher.keys}:
                 raise TrustStoreError("the publisher has no such key", subject=f"{name} {old!a}")
-            _refuse_taken(_read_publishers(dir_fd), [new], _read_revocations(dir_fd))
+            _refuse_taken(read_publishers(dir_fd), [new], read_revocations(dir_fd))
             kept = [key for key in publisher.keys if key.keyid != old]
-            keys = tuple(sorted([*kept, _stored(new, _stamp(now))], key=lambda key: key.public))
+            keys = tuple(sorted([*kept, stored_key(new, stamp(now))], key=lambda key: key.public))
             rotated = msgspec.structs.replace(publisher, keys=keys)
-            _write(dir_fd, name, rotated)
+            write_file(dir_fd, name, rotated)
         return rotated
 
     def revoke(self, keyid: str, *, reason: str = "", now: datetime.datetime | None = None) -> Revocations:
@@ -292,12 +251,12 @@ class TrustStore:
         if len(reason) > 500 or not reason.isprintable():
             raise TrustStoreError("the reason is one printable line of at most 500 characters", subject=what)
         with self._locked() as dir_fd:
-            revoked = _read_revocations(dir_fd)
+            revoked = read_revocations(dir_fd)
             table: dict[str, Revocation] = getattr(revoked, kind)
             if what in table:
                 return revoked  # the first reason and time stand
-            revoked = msgspec.structs.replace(revoked, **{kind: {**table, what: Revocation(reason, _stamp(now))}})
-            _write(dir_fd, REVOKED, revoked)
+            revoked = msgspec.structs.replace(revoked, **{kind: {**table, what: Revocation(reason, stamp(now))}})
+            write_file(dir_fd, REVOKED, revoked)
         return revoked
 
     @contextmanager
@@ -305,7 +264,7 @@ class TrustStore:
         if not os.path.lexists(self.directory):
             yield None
             return
-        dir_fd = _open(self.directory)
+        dir_fd = open_store(self.directory)
         try:
             yield dir_fd
         finally:
@@ -317,7 +276,7 @@ class TrustStore:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
         except OSError as error:
             raise TrustStoreError(f"cannot be made: {error.strerror}", subject=self.directory) from error
-        dir_fd = _open(self.directory)
+        dir_fd = open_store(self.directory)
         try:
             fcntl.flock(dir_fd, fcntl.LOCK_EX)  # control and an offline command line may both be changing it
             yield dir_fd
@@ -377,39 +336,6 @@ def _revoked(message: str, package: str, revocation: Revocation) -> PackageError
     return PackageError(f"{message} since {revocation.added}{why}", subject=package, code="E_REVOKED")
 
 
-# -- checking what is given ---------------------------------------------------------------------------------------
-
-
-def _valid_name(name: str) -> str:
-    if name == REVOKED or len(name) > MAX_NAME or not _NAME_RE.match(name):
-        raise TrustStoreError(
-            "not a publisher's name",
-            subject=ascii(name[:80]),
-            hint=f"small letters, digits and hyphens, at most {MAX_NAME}, and not {REVOKED}",
-        )
-    return name
-
-
-def _valid_level(level: Level | str) -> Level:
-    try:
-        return Level(level)
-    except ValueError as error:
-        raise TrustStoreError(
-            "not a level", subject=ascii(level), hint="one of " + ", ".join(known.value for known in Level)
-        ) from error
-
-
-def _valid_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
-    chosen = tuple(sorted(set(scopes)))
-    if not chosen:
-        raise TrustStoreError("a publisher needs a scope", hint="as --scope 'acme/*'")
-    for scope in chosen:
-        plain = scope[:-1] + "x" if scope.endswith("/*") else scope
-        if not valid_package_name(plain) or scope.startswith(f"{HOST_NAMESPACE}/"):
-            raise TrustStoreError("not a scope", subject=ascii(scope[:150]), hint="write it as acme/* or acme/reader")
-    return chosen
-
-
 def _refuse_taken(existing: Iterable[Publisher], keys: list[PublicKey], revoked: Revocations) -> None:
     for key in keys:
         if key.keyid in revoked.keys:
@@ -423,90 +349,3 @@ def _refuse_taken(existing: Iterable[Publisher], keys: list[PublicKey], revoked:
 
 def _meaning(publisher: Publisher) -> tuple[object, ...]:
     return publisher.level, publisher.scopes, {key.keyid for key in publisher.keys}, publisher.threshold
-
-
-def _stored(key: PublicKey, added: str) -> TrustedKey:
-    return TrustedKey(keyid=key.keyid, public=key.raw.hex(), added=added)
-
-
-def _stamp(now: datetime.datetime | None) -> str:
-    return (now or datetime.datetime.now(datetime.UTC)).astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-# -- files ------------------------------------------------------------------------------------------------------
-
-
-def _open(directory: str) -> int:
-    try:
-        dir_fd = open_directory(directory)
-    except FileError as error:
-        raise TrustStoreError(error.message, subject=directory, hint=error.hint) from error
-    try:
-        check_owner_only_writes(os.fstat(dir_fd), directory)
-    except BaseException:
-        os.close(dir_fd)
-        raise
-    return dir_fd
-
-
-def _read_publishers(dir_fd: int) -> list[Publisher]:
-    publishers = []
-    for file in sorted(os.listdir(dir_fd)):
-        # A dot begins the temporary file of a write that a crash interrupted.
-        if file.startswith(".") or not file.endswith(".json") or file == f"{REVOKED}.json":
-            continue
-        publisher = _read(dir_fd, file, Publisher)
-        try:
-            _check_stored(publisher, file)
-        except TrustStoreError as error:
-            raise TrustStoreError(f"{file} is damaged: {error.message}", subject=error.subject) from error
-        publishers.append(publisher)
-    return publishers
-
-
-def _check_stored(publisher: Publisher, file: str) -> None:
-    if f"{_valid_name(publisher.name)}.json" != file:
-        raise TrustStoreError("it names another publisher", subject=publisher.name)
-    if _valid_scopes(publisher.scopes) != publisher.scopes:
-        raise TrustStoreError("its scopes are not sorted", subject=publisher.name)
-    for key in publisher.keys:
-        if not is_digest(key.public):
-            raise TrustStoreError("a key is not 64 small hexadecimal digits", subject=publisher.name)
-        if public_from_raw(bytes.fromhex(key.public), subject=file).keyid != key.keyid:
-            raise TrustStoreError("a key id does not belong to its key", subject=publisher.name)
-    if not 1 <= publisher.threshold <= len({key.public for key in publisher.keys}):
-        raise TrustStoreError("its threshold is not between 1 and the number of keys", subject=publisher.name)
-
-
-def _find(dir_fd: int, name: str) -> Publisher:
-    for publisher in _read_publishers(dir_fd):
-        if publisher.name == name:
-            return publisher
-    raise TrustStoreError("there is no such publisher", subject=ascii(name[:80]), hint="airssys trust list shows them")
-
-
-def _read_revocations(dir_fd: int) -> Revocations:
-    try:
-        os.stat(f"{REVOKED}.json", dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return Revocations()
-    revoked = _read(dir_fd, f"{REVOKED}.json", Revocations)
-    if not all(is_digest(what) for what in (*revoked.keys, *revoked.digests)):
-        raise TrustStoreError("an entry is not 64 small hexadecimal digits", subject=f"{REVOKED}.json")
-    return revoked
-
-
-def _read(dir_fd: int, file: str, kind: type[T]) -> T:
-    try:
-        data, state = read_regular(file, max_bytes=_MAX_FILE, dir_fd=dir_fd)
-        check_owner_only_writes(state, file)
-        return msgspec.convert(loads_object(data, max_bytes=_MAX_FILE, what=file), kind)
-    except (PackageError, msgspec.ValidationError, FileNotFoundError) as error:
-        raise TrustStoreError(
-            f"{file} is damaged: {error}", subject=file, hint="restore it; nothing is believed until then"
-        ) from error
-
-
-def _write(dir_fd: int, name: str, value: msgspec.Struct) -> None:
-    text = msgspec.json.format(msgspec.json.encode(value, order="sorted"), indent=2)
-    write_atomic(dir_fd, f"{name}.json", text + b"\n", mode=0o600)

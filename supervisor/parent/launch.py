@@ -88,6 +88,7 @@ def _run(config: HostConfig, on_ready: object) -> int:
             "; ".join(f"{wall.name}: {wall.detail}" for wall in missing),
             hint="airssys doctor lists every wall",
         )
+    process.all_descriptors()
     identities = claim(config.state_dir, config.uid_range_start)
     prepared = layout.prepare(config.state_dir, config.run_dir, config.api_socket, identities)
     _log_to(prepared.log_fd)
@@ -98,8 +99,6 @@ def _run(config: HostConfig, on_ready: object) -> int:
         tree = cgroups.create(f"airssys-{prepared.boot}", owner)
     states["cgroup"] = f"on ({tree.backend})" if tree.backend != "none" else f"lost: {tree.reason}"
     if identities.base is not None:
-        for path in (config.run_dir, f"{config.run_dir}/host.log"):
-            os.chown(path, identities.supervisor, identities.supervisor, follow_symlinks=False)
         privileges.become_service(identities.supervisor)
     process.no_dump()
     process.set_name("airssys-host")

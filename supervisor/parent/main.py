@@ -21,6 +21,7 @@ import msgspec
 from sandbox.errors import AirssysError, ProtocolViolation
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import Outcome
+from sandbox.wire import UNDECODABLE
 from sandbox.wire import supervisor_frames as frames
 from supervisor.config import HostConfig
 from supervisor.parent.audit_channels import AuditChannels
@@ -233,7 +234,7 @@ class Supervisor:
                 return
             try:
                 self._frame(child, body, fds)
-            except (msgspec.DecodeError, ProtocolViolation) as error:
+            except (*UNDECODABLE, ProtocolViolation) as error:
                 frames.close_all(fds)
                 self._misbehaved(child, error)
                 return

@@ -1,15 +1,21 @@
 """`python -m supervisor.router`: fd 3 the supervisor, fd 4 and 5 the listening sockets for workers and for control."""
 
 import logging
+import resource
 import socket
 import sys
 
 from sandbox.kernel import process
 from supervisor.router import main
 
+MEMORY = 2 << 30
+"""Bytes of private memory the router may use: all mailboxes at their bounds, and as much again."""
+
 if __name__ == "__main__":
     process.set_name("airssys-router")
     process.no_dump()
     process.die_with_parent()
+    # libzmq bounds frames but not their number in one message: who never ends one ends the router, not the machine.
+    process.set_limit(resource.RLIMIT_DATA, MEMORY)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1], 5, sys.argv[2]))

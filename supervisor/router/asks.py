@@ -81,7 +81,7 @@ class Asks:
     def _send(self, worker: Worker, component: Component, frame: Send, payload: bytes) -> None:
         verdict = self._permissions.check(component, frame.target, "send")
         if verdict is Verdict.DENIED:
-            self._deny(worker, frame.ask, "messaging.send", [frame.target], _denied())
+            self._deny(worker, "messaging.send", [frame.target], Ack(frame.ask, *_denied()))
             return
         case, text = self._post(component, frame.target, verdict, payload)
         self._delivery.to_worker(worker, Ack(frame.ask, case, text))
@@ -92,7 +92,7 @@ class Asks:
             return
         verdict = self._permissions.check(component, frame.target, "request")
         if verdict is Verdict.DENIED:
-            self._deny(worker, frame.ask, "messaging.request", [frame.target], _denied())
+            self._deny(worker, "messaging.request", [frame.target], Ack(frame.ask, *_denied()))
             return
         # A callback needs its place in the requester's mailbox even if everybody answers at once.
         if self._delivery.correlations.count(worker.incarnation) + component.mailbox.callbacks >= MAX_PENDING:
@@ -108,7 +108,7 @@ class Asks:
             text = f"more than {MAX_TARGETS} targets"
             self._delivery.to_worker(worker, Ack(frame.ask, MessagingError.INVALID_MESSAGE, text))
             return
-        first = _OK
+        first, culprit = _OK, None
         denied: list[ComponentId] = []
         for target in dict.fromkeys(frame.targets):
             verdict = self._permissions.check(component, target, "broadcast")
@@ -117,12 +117,14 @@ class Asks:
                 outcome = _denied()
             else:
                 outcome = self._post(component, target, verdict, payload)
-            if first == _OK:
-                first = outcome
+            if first == _OK and outcome != _OK:
+                first, culprit = outcome, target
+        # Of many targets the worker must be told which one is not there.
+        ack = Ack(frame.ask, *first, components=[] if culprit is None else [culprit])
         if denied:
-            self._deny(worker, frame.ask, "messaging.broadcast", denied, first)
+            self._deny(worker, "messaging.broadcast", denied, ack)
         else:
-            self._delivery.to_worker(worker, Ack(frame.ask, *first))
+            self._delivery.to_worker(worker, ack)
 
     def _post(
         self,
@@ -180,24 +182,24 @@ class Asks:
                 self._delivery.to_worker(worker, Ack(frame.ask, 0, info=(other.name, other.version, other.health)))
                 return
         if verdicts == {Verdict.DENIED}:
-            self._deny(worker, frame.ask, "messaging.metadata", [target], (INVALID_STATE, "denied"))
+            self._deny(worker, "messaging.metadata", [target], Ack(frame.ask, INVALID_STATE, "denied"))
         else:
             self._delivery.to_worker(worker, Ack(frame.ask, INVALID_STATE, "not found"))
 
     # -- denials ----------------------------------------------------------------------------------------------
 
-    def _deny(self, worker: Worker, ask: int, event: str, targets: list[ComponentId], outcome: _Outcome) -> None:
+    def _deny(self, worker: Worker, event: str, targets: list[ComponentId], ack: Ack) -> None:
         """Record each denial; the answer goes out when the last is written. The worker may say nothing meanwhile."""
         if worker.home is not None:
             worker.home.denied += len(targets)
-        worker.withheld = ask
+        worker.withheld = ack.ask
         missing = len(targets)
 
         def recorded(_seq: int) -> None:
             nonlocal missing
             missing -= 1
             if missing == 0:
-                self._release(worker, Ack(ask, *outcome))
+                self._release(worker, ack)
 
         for target in targets:
             self._delivery.audit.record(

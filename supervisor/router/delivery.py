@@ -358,6 +358,8 @@ class Delivery:
         worker.ended = True
         self._event("ended", worker, text=frame.detail, outcome=frame.outcome)
         self._close(worker, "did not exit after its last words")
+        if worker.death is not None:
+            self._finish(worker, *worker.death)
 
     def violation(self, worker: Worker, why: str) -> None:
         """The worker broke the protocol: record it and have it killed."""
@@ -418,6 +420,7 @@ class Delivery:
             self._finish(worker, frame.outcome, frame.detail)
             return
         self._disarm(worker)
+        worker.death = (frame.outcome, frame.detail)
         finish = functools.partial(self._finish, worker, frame.outcome, frame.detail)
         self.timers.schedule(time.monotonic() + LAST_WORDS_SECONDS, finish)
 

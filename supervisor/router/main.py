@@ -1,12 +1,14 @@
 """Entry of the router's process: called by whoever put it into its place, with every descriptor it will ever need.
 
 The process has its final uid and root by then. It needs to reach no path: both endpoints come bound and listening.
+Its hard limit of descriptors must leave one for each worker and some to spare.
 libzmq's one I/O thread is started here, so the caller must have finished whatever wants a single thread.
 """
 
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 
 import zmq
@@ -28,6 +30,9 @@ def run(sup: socket.socket, worker_listen_fd: int, worker_path: str, bus_listen_
     Raises:
         ProtocolViolation: the supervisor sent what is no frame.
     """
+    # libzmq aborts the process when accept() finds no descriptor left: there is one for each worker.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with sup, zmq.Context() as context:
         workers = Port(context, worker_listen_fd, worker_path, WORKER_SNDHWM, WORKER_RCVHWM)
         bus = Port(context, bus_listen_fd, bus_path, 0, BUS_RCVHWM)

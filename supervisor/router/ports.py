@@ -21,8 +21,8 @@ from sandbox.wire.supervisor_frames import close_all, recv_packet
 
 MAX_FRAME = 9 << 20
 """Largest ZeroMQ frame accepted, bytes; libzmq ends the connection beyond it."""
-MAX_HEAD = 256 * 1024
-"""Largest structure in front of a payload, bytes."""
+MAX_HEAD = 1 << 20
+"""Largest structure in front of a payload, bytes; a guest's own metadata is the longest honest one."""
 WORKER_SNDHWM = 64
 WORKER_RCVHWM = 4
 BUS_RCVHWM = 64

@@ -81,6 +81,7 @@ class Worker:
         "closing",
         "component",
         "deadline",
+        "death",
         "drain",
         "end_asked",
         "ended",
@@ -109,6 +110,7 @@ class Worker:
         self.timer: Timer | None = None
         self.check_health = self.stop = self.drain = False
         self.ended = self.end_asked = False
+        self.death: tuple[str, str] | None = None  # outcome and detail, while its last words are awaited
         self.told_stopped = False  # a Stop was asked for; its end is told as "stopped"
         self.closing = ""  # why CLOSED, for a worker that does not end
 

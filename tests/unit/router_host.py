@@ -8,6 +8,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TypeVar
 
@@ -39,6 +40,7 @@ from supervisor.router.ports import listening
 
 SECONDS = 20.0
 """How long a test waits for what must come; never reached when all is well."""
+LIMITS = Limits(deadline_ms=int(SECONDS * 1000))
 METADATA = Metadata("test", "1.0", "", "", "", [], False)
 TALK = [MessagingRule("acme/*", ["send", "request", "broadcast"]), MessagingRule(source="acme/*")]
 """Rules of components that may talk to each other."""
@@ -218,7 +220,8 @@ class Host:
         """The router's next word to the supervisor."""
         body, fds = supervisor_frames.recv_packet(self.sup)
         assert [] == fds
-        return _from_child.decode(body)
+        frame: supervisor_frames.FromChild = _from_child.decode(body)
+        return frame
 
     def end_asked(self) -> EndWorker:
         frame = self.child_says()
@@ -241,6 +244,13 @@ class Host:
         """Return once the router has handled what control sent before (other channels have an order of their own)."""
         return self.control.state()
 
+    def until(self, holds: Callable[[State], bool]) -> State:
+        """Return once the router's state is so: for what comes to it on another channel than control's."""
+        end = time.monotonic() + SECONDS
+        while not holds(state := self.control.state()):
+            assert time.monotonic() < end, state
+        return state
+
     def tell(self, frame: msgspec.Struct, fds: tuple[int, ...] = ()) -> None:
         supervisor_frames.send_frame(self.sup, frame, fds)
 
@@ -256,8 +266,8 @@ class Host:
         self._closers.append(control)
         return control
 
-    def route(self, name: str, rules: list[MessagingRule] | None = None, **limits: int) -> None:
-        self.control.send(Route(cid(name), Limits(**limits), rules or [], name, "1.0", [("A", "1")]))
+    def route(self, name: str, rules: list[MessagingRule] | None = None, *, limits: Limits = LIMITS) -> None:
+        self.control.send(Route(cid(name), limits, rules or [], name, "1.0", [("A", "1")]))
         self.settle()
 
     def connect(self, name: str) -> FakeWorker:
@@ -271,11 +281,18 @@ class Host:
         self.tell(AttachRouter(f"w{worker.incarnation}".encode(), worker.component, worker.incarnation))
 
     def start(
-        self, name: str, rules: list[MessagingRule] | None = None, *, route: bool = True, **limits: int
+        self,
+        name: str,
+        rules: list[MessagingRule] | None = None,
+        *,
+        route: bool = True,
+        deadline_ms: int = 20_000,
+        message_size: int = 1 << 20,
+        limits: Limits | None = None,
     ) -> FakeWorker:
         """A component with a worker that is ready."""
         if route:
-            self.route(name, rules, **limits)
+            self.route(name, rules, limits=limits or Limits(deadline_ms=deadline_ms, message_size=message_size))
         worker = self.connect(name)
         self.attach(worker)
         worker.ready()
@@ -287,9 +304,7 @@ class Host:
         """The supervisor says that the worker is dead; returns when the router has taken it in."""
         worker.close()
         self.tell(Detach(worker.incarnation, outcome, detail))
-        until = time.monotonic() + SECONDS
-        while any(worker.incarnation == route.attached for route in self.control.state().routes):
-            assert time.monotonic() < until
+        self.until(lambda state: all(worker.incarnation != route.attached for route in state.routes))
 
     def violated(self, worker: FakeWorker) -> EndWorker:
         """The worker is reported for breaking the protocol: in the audit log and to the supervisor."""

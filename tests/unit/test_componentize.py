@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import wasmtime
 from airssys import componentize as c
+from airssys.cc import CompileError, compile_core
 from hypothesis import given
 from hypothesis import strategies as st
 from wasmtime import component as wt
+
+from sandbox import contract
 
 pytestmark = pytest.mark.block10_sdk
 
 ROOT = Path(__file__).resolve().parents[2]
 READER = ROOT / "examples/logclean/reader"
 TEMPLATE = (READER / "template.wasm").read_bytes()
+FULL = (ROOT / "sdk/c/templates/osl-host.wasm").read_bytes()
 COMPONENT = (READER / "component.wasm").read_bytes()
 
 
@@ -101,6 +106,28 @@ def test_what_is_no_template() -> None:
     """A core module, nothing, and a component without code are no templates."""
     for template in (b"", CORE, c.COMPONENT_HEADER, TEMPLATE[:50]):
         assert "E_TEMPLATE" == refused(template, CORE)[0]
+
+
+def test_the_c_header_has_every_import() -> None:
+    """The full template lists the whole contract, and the header declares each function with the template's types."""
+    offered = c.core_interface(c.template_core(FULL)).imports
+    served = contract.load().imports
+    assert {(name, each) for name, found in served.items() for each in found.functions} == set(offered)
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed")
+    core = compile_core(ROOT / "sdk/c/templates/osl-host.c")
+    assert offered == c.core_interface(core).imports
+    engine = wasmtime.Engine()
+    contract.check_component(wt.Component(engine, c.componentize(FULL, core)).type, engine)
+
+
+def test_a_source_that_does_not_compile(tmp_path: Path) -> None:
+    """The compiler's own words come back."""
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip("ziglang is not installed")
+    (tmp_path / "bad.c").write_text("int x = ;")
+    with pytest.raises(CompileError, match="expected expression"):
+        compile_core(tmp_path / "bad.c")
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 import wasmtime
+from hypothesis import given
+from hypothesis import strategies as st
 from wasmtime import component as wt
 
 from sandbox import contract, values
@@ -450,6 +452,8 @@ def test_redactor_takes_plain_names_only(name: str) -> None:
         ("<bob.m+x@mail.example.org>", "<[email]>"),
         ("user=alice%40example.com&x", "user=[email]&x"),
         ("müller@exämple.com", "[email]"),
+        ("%40alice@example.com", "%40[email]"),
+        ("/x%20192.0.2.1%3D2001:db8::1", "/x%20[ip]%3D[ip]"),
         ("a@ @b @", "a@ @b @"),
         ("Authorization: Bearer abc.def-123", "Authorization: Bearer [token]"),
         ("bearer of news", "bearer of news"),
@@ -472,12 +476,94 @@ def test_redaction_of_one_line(line: str, expected: str) -> None:
     assert expected == redacted(line)
 
 
+FRAGMENTS = [
+    *(
+        "192.0.2.1",
+        "2001:db8::7",
+        "::ffff:192.0.2.9",
+        "fe80::1%eth0",
+        "alice@example.com",
+        "bob%40example.org",
+        "@",
+        "%40",
+    ),
+    *(
+        "Bearer ",
+        "token=",
+        "password: ",
+        '"secret":"',
+        "api_key=",
+        "0123456789abcdef" * 2,
+        "eyJhbGciOi",
+        "QUJDREVG/x+9",
+    ),
+    *(
+        " ",
+        "  ",
+        ".",
+        ":",
+        "::",
+        "/",
+        "?",
+        "&",
+        "=",
+        '"',
+        "'",
+        ",",
+        "-",
+        "_",
+        "%",
+        "[",
+        "]",
+        "(",
+        "\\",
+        "é",
+        "1",
+        "a",
+        "Z9",
+    ),
+    *("GET /a/b", "HTTP/1.1", "10:15:42", "x=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def one_redactor() -> Town:
+    """A redactor for many lines."""
+    values.install()
+    town = Town({})
+    town.start("redactor")
+    return town
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
+def test_no_mixture_hides_an_address(one_redactor: Town, line: str) -> None:
+    """However things stand next to each other: no IPv4 address or e-mail that a simple search finds survives, the
+    line stays one line, and what is not replaced is not changed."""
+    batch = b"file a.log\n" + line.encode() + b"\n"
+    assert b"ok" == one_redactor.deliver("acme/redactor", batch, sender="acme/reader")
+    out = one_redactor.files["/out/a.log"].decode()
+    assert 1 == out.count("\n") == len(out) - len(out.rstrip("\n"))
+    assert [] == IPV4.findall(out)
+    assert [] == EMAIL.findall(out)
+    kept = re.split(r"\[(?:ip|email|token|query)\]", out.rstrip("\n"))
+    at = 0
+    for piece in kept:
+        assert piece in line[at:]
+        at = line.index(piece, at) + len(piece)
+
+
 def test_redaction_fits_the_limits_of_the_manifest() -> None:
     """The worst batches end within the memory and half the fuel that the manifest gives."""
     manifest = tomllib.loads((EXAMPLE / "redactor/component.toml").read_text())["limits"]
     assert "16MiB" == manifest["memory"]
     for unit in (
         b"/?a ",
+        b"%41",
+        b"%40a-",
+        b"192.0.2.1-",
+        b"1:",
+        b"token='",
+        b"AAAA/",
         b"a@b ",
         b"1.2.3.4 ",
         b"1:2:3:4:5:6:7 ",
@@ -492,6 +578,28 @@ def test_redaction_fits_the_limits_of_the_manifest() -> None:
         guest.fuel_used(town)
         assert b"ok" == town.deliver("acme/redactor", batch, sender="acme/reader")
         assert guest.fuel_used(town) < manifest["fuel"] / 2
+
+
+def test_reading_fits_the_limits_of_the_manifest() -> None:
+    """A full batch of the shortest lines, and a directory of a thousand files, need less than half of the fuel."""
+    limits = tomllib.loads((EXAMPLE / "reader/component.toml").read_text())["limits"]
+    assert "8MiB" == limits["memory"]
+    for files in (
+        {"/logs/a.log": b"\n" * 300_000},
+        {f"/logs/{n:04}.log": b"x\n" for n in range(1000)},
+    ):
+        town = Town(files, memory=8 << 20)
+        guest = town.start("reader")
+        guest.fuel_used(town)
+        assert len(files) == town.json("acme/reader", b"clean")["files"]
+        assert guest.fuel_used(town) < limits["fuel"] / 2
+
+
+def test_more_files_than_the_reader_remembers() -> None:
+    """Too many files is an error told at once, not a part of the work."""
+    town = Town({f"/logs/{n:04}.log": b"x\n" for n in range(1025)})
+    town.start("reader")
+    assert "more log files than can be remembered" == town.deliver("acme/reader", b"clean").payload
 
 
 # -- thief ----------------------------------------------------------------------------------------------------------

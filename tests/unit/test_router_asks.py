@@ -31,9 +31,9 @@ def host() -> Iterator[Host]:
         yield host
 
 
-def working(host: Host, name: str, rules: list[MessagingRule], **limits: int) -> FakeWorker:
+def working(host: Host, name: str, rules: list[MessagingRule]) -> FakeWorker:
     """A worker with an operator's message in hand, so that it may ask."""
-    worker = host.start(name, [*rules, OPERATOR], **limits)
+    worker = host.start(name, [*rules, OPERATOR])
     host.control.submit(name, request=False)
     assert "" == host.control.submitted()[0].error
     worker.message()
@@ -143,7 +143,7 @@ def test_broadcast_partly_denied(host: Host) -> None:
     targets = [cid("acme/b"), cid("acme/missing"), cid("acme/closed"), cid("acme/c"), cid("acme/b")]
     worker.send(Broadcast(3, targets), b"all")
     ack = denied(host, worker, "messaging.broadcast", "acme/closed/0", 3)
-    assert (5, "acme/missing/0") == (ack.case, ack.text)
+    assert (5, "acme/missing/0", [cid("acme/missing")]) == (ack.case, ack.text, ack.components)
     for receiver in (b, c):
         frame, payload = receiver.message()
         assert (cid("acme/a"), b"all") == (frame.sender, payload)

@@ -65,7 +65,7 @@ IDLE = {
     "extra-field": raw(encode(["Ended", "exited", "", 1]), b""),
     "trailing": raw(encode(Ended("exited")) + b"\x00", b""),
     "deep": raw(b"\x91" * 100_000, b""),
-    "long-head": raw(encode(Ended("exited", "x" * 300_000)), b""),
+    "long-head": raw(encode(Ended("exited", "x" * (1 << 20))), b""),
     "big-integer": raw(encode(["Reply", 2**64 - 1, False]), b""),
 }
 WORKING = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -133,7 +134,7 @@ def test_timers_fire_what_is_due(timers: list[tuple[int, bool]]) -> None:
     heap = Timers()
     now = time.monotonic()
     fired: list[int] = []
-    handles = [heap.schedule(now + when * 100, lambda when=when: fired.append(when)) for when, _ in timers]
+    handles = [heap.schedule(now + when * 100, partial(fired.append, when)) for when, _ in timers]
     for handle, (_, cancelled) in zip(handles, timers, strict=True):
         if cancelled:
             heap.cancel(handle)

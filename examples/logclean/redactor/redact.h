@@ -34,7 +34,8 @@ static void learn_kinds(void) {
         kinds[c] = kind;
     }
     kinds['-'] = LOCAL | DOMAIN | SECRET;
-    kinds['_'] = kinds['+'] = LOCAL | SECRET;
+    kinds['_'] = LOCAL | DOMAIN | SECRET;
+    kinds['+'] = LOCAL | SECRET;
     kinds['.'] = LOCAL | DOMAIN;
     kinds['%'] = LOCAL;
     kinds[' '] = kinds['\t'] = kinds['\r'] = kinds['\n'] = SPACE;
@@ -54,17 +55,21 @@ static int has_word(airssys_bytes_t s, size_t i, airssys_bytes_t word) {
 
 // -- matchers: the end of the match that starts at `i`, or `i` when there is none -------------------------------------
 
-static size_t match_email(airssys_bytes_t s, size_t i) {
+// Sets `*barren` to where the scan ended when no address begins before that: what is found in between (an IPv4 address
+// in a run of letters) must not lead to looking at the rest of the run again and again.
+static size_t match_email(airssys_bytes_t s, size_t i, size_t *barren) {
     size_t k = i;
     while (is(at(s, k), LOCAL) && !has_word(s, k, BYTES("%40"))) k++;
+    *barren = k;
     if (k == i) return i;
     if (at(s, k) == '@') k++;
     else if (has_word(s, k, BYTES("%40"))) k += 3;
     else return i;
-    if (!is(at(s, k), DOMAIN) || at(s, k) == '.' || at(s, k) == '-') return i;
+    size_t domain = k;
+    if (at(s, k) == '.') return i;
     while (is(at(s, k), DOMAIN)) k++;
-    while (at(s, k - 1) == '.' || at(s, k - 1) == '-') k--;  // the end of a sentence, not of the name
-    return k;
+    while (k > domain && (at(s, k - 1) == '.' || at(s, k - 1) == '-')) k--;  // a sentence's end, not the name's
+    return k > domain ? k : i;
 }
 
 static size_t match_ipv4(airssys_bytes_t s, size_t i) {
@@ -201,11 +206,11 @@ static size_t match_query(airssys_bytes_t s, size_t i) {
 
 // What begins at `i`: its kind, where it ends, and how many bytes of it stay in front of the replacement. KINDS where
 // nothing does. `before` is the byte before `i`.
-static int find(airssys_bytes_t s, size_t i, uint8_t before, int in_path, size_t *end, size_t *keep) {
+static int find(airssys_bytes_t s, size_t i, uint8_t before, int in_path, size_t *barren, size_t *end, size_t *keep) {
     uint8_t c = s.ptr[i], begins = kinds[c] & ~kinds[before];
     size_t value = i;
     *keep = 0;
-    if ((begins & LOCAL) && (*end = match_email(s, i)) != i) return EMAILS;
+    if ((begins & LOCAL) && i >= *barren && (*end = match_email(s, i, barren)) != i) return EMAILS;
     if ((c == 'b' || c == 'B') && !is(before, ALNUM) && (*end = match_bearer(s, i, &value)) != i) {
         *keep = value - i;
         return TOKENS;
@@ -227,6 +232,13 @@ static int find(airssys_bytes_t s, size_t i, uint8_t before, int in_path, size_t
     return KINDS;
 }
 
+// What stands before `i` when that is the end of an escape like %20: `@` for %40, else `%`; a word may begin here. Only
+// %40 begins a new e-mail address: scanning for one at every escape would look at a line of escapes again and again.
+static uint8_t behind_escape(airssys_bytes_t s, size_t i, size_t copied, uint8_t before) {
+    if (i < copied + 3 || s.ptr[i - 3] != '%' || !is(s.ptr[i - 2], HEX) || !is(before, HEX)) return before;
+    return s.ptr[i - 2] == '4' && before == '0' ? '@' : '%';
+}
+
 // The lines of `s` without what is listed above; adds to `counts`. In the arena.
 static airssys_text_t redact(airssys_bytes_t s, uint64_t counts[KINDS]) {
     static const airssys_bytes_t replacements[KINDS] = {
@@ -237,16 +249,17 @@ static airssys_text_t redact(airssys_bytes_t s, uint64_t counts[KINDS]) {
     };
     size_t room = s.len * 5 + 16;  // what grows most is a query, from two bytes to eight
     airssys_text_t out = {airssys_alloc(room, 1), 0, room, 0};
-    size_t i = 0, copied = 0;
+    size_t i = 0, copied = 0, barren = 0;
     int in_path = 0;        // a slash came since the last space or quote
     uint8_t before = '\n';  // the byte before `i`, or a bracket behind a replacement
     if (!kinds['0']) learn_kinds();
     while (i < s.len) {
         uint8_t c = s.ptr[i];
         size_t end, keep;
+        before = behind_escape(s, i, copied, before);
         // Inside a word nothing begins but what a letter that is no part of the word before can begin.
         int kind = (kinds[c] & ~kinds[before] & ~SPACE) || c == ':' || c == '=' || c == '?'
-                       ? find(s, i, before, in_path, &end, &keep)
+                       ? find(s, i, before, in_path, &barren, &end, &keep)
                        : KINDS;
         if (kind == KINDS) {
             if (is(c, SPACE) || c == '"') in_path = 0;

@@ -1,4 +1,4 @@
-"""A bridge and an auditor in this process, turned by hand: real sockets, real LMDB, real log, no threads, no sleeping."""
+"""A bridge and an auditor in this process, turned by hand: real sockets, LMDB and log, no threads, no sleeping."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class Playground:
             processes = [supervisor_frames.HostProcess("router", 1, 2, 0, True)]
             walls = {"seccomp": "on", "cgroups": "not delegated"}
             self.tell(supervisor_frames.Living(frame.n, workers, processes, walls, False))
-        elif isinstance(frame, supervisor_frames.Drained):
+        elif isinstance(frame, supervisor_frames.Drained | supervisor_frames.Up):
             pass
         else:
             self.tell(supervisor_frames.Done(frame.n))
@@ -283,6 +283,12 @@ class Playground:
         if not path.exists():
             keys.generate(str(path))
         return keys.load_private(str(path))
+
+    def place(self) -> str:
+        """A host directory that may be bound."""
+        path = self.root / "place"
+        path.mkdir(exist_ok=True)
+        return str(path)
 
     def package(self, name: str = "acme/echo", **changes: Any) -> Path:
         values: dict[str, Any] = {

@@ -1,0 +1,124 @@
+"""The command line by itself: escaping, exit codes, help, the reference pages, and how fast help is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.cli.app import COMMANDS, root, run
+from supervisor.cli.escape import clean
+from supervisor.cli.exit_codes import EXIT_CODES, MEANINGS, exit_code
+from supervisor.cli.reference import markdown
+
+pytestmark = pytest.mark.block11_cli
+
+ROOT = Path(__file__).parents[3]
+
+
+@given(st.text())
+def test_nothing_harmful_passes(text):
+    """What is shown holds no control, format, surrogate or separator character; harmless text stays as it is."""
+    shown = clean(text)
+    assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")]
+    if not [c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")]:
+        assert text == shown
+
+
+def test_known_escapes():
+    """A terminal's escape, a right-to-left override and a line feed are told apart from text."""
+    assert "a\\x1b[2J\\u202eb\\nc\\x9b" == clean("a\x1b[2J\u202eb\nc\x9b")
+    assert "a\nb" == clean("a\nb", lines=True)
+
+
+def test_every_command_has_help_and_an_example(capfd):
+    """Each command, subcommands included, explains itself with an example and exits 0 for --help."""
+
+    def walk(command, path):
+        assert 0 == run([*path, "--help"])
+        assert "airssys" in capfd.readouterr().out
+        assert f"airssys {' '.join(path)}" in (command.help or "").partition("Example:")[2], path
+        for name, sub in getattr(command, "commands", {}).items():
+            walk(sub, [*path, name])
+
+    context = click.Context(root)
+    for name in COMMANDS:
+        walk(root.get_command(context, name), [name])
+    assert 0 == run(["--help"])
+    shown = capfd.readouterr().out
+    assert [] == [name for name in COMMANDS if name not in shown]
+
+
+def test_usage_errors(capfd):
+    """A wrong command line is exit code 2 and suggests what may have been meant."""
+    assert 2 == run(["instal"])
+    assert "install" in capfd.readouterr().err
+    assert 2 == run(["install"])
+    assert 2 == run(["status", "--output", "xml"])
+
+
+def test_unreachable(tmp_path, capfd, monkeypatch):
+    """No host is exit code 4 with the way to start one; a broken configuration is 3."""
+    monkeypatch.setenv("AIRSSYS_ROOT", str(tmp_path))
+    assert 4 == run(["status"])
+    assert "airssys up --detach" in capfd.readouterr().err
+    assert 4 == run(["--host", str(tmp_path / "none"), "list"])
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[host]\nnonsense = 1\n")
+    assert 3 == run(["--config", str(wrong), "status"])
+    assert "wrong.toml:2" in capfd.readouterr().err
+
+
+def test_exit_codes_are_documented():
+    """Every exit code used has a meaning, and every code in the table is an error code."""
+    assert set(EXIT_CODES.values()) <= set(MEANINGS)
+    assert [] == [code for code in EXIT_CODES if not re.fullmatch(r"E_[A-Z_]+", code)]
+    assert 1 == exit_code("E_SOMETHING_ELSE")
+
+
+def test_reference_is_in_step():
+    """docs/reference/cli.md is what the commands say."""
+    assert markdown() == (ROOT / "docs/reference/cli.md").read_text(), "run scripts/make-reference cli"
+
+
+def _codes() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for folder in ("sandbox", "bridge", "supervisor"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for code in re.findall(r"[\"'](E_[A-Z][A-Z_]*[A-Z])[\"']", path.read_text()):
+                found.setdefault(code, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_every_error_code_is_documented():
+    """docs/reference/errors.md explains every code in the source, once, and no other."""
+    rows = re.findall(r"^\| `(E_[A-Z_]+)` \|", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE)
+    assert sorted(set(rows)) == sorted(rows)
+    codes = _codes()
+    assert {} == {code: sorted(where) for code, where in codes.items() if code not in rows}
+    assert [] == [code for code in rows if code not in codes]
+
+
+def test_help_is_fast():
+    """`airssys --help` loads click and no command: the best of five runs stays below 150 ms over a bare interpreter."""
+
+    def best(*arguments):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=ROOT)
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert best("-m", "supervisor.cli", "--help") - best("-c", "pass") < 0.15
+    code = "import sys; from supervisor.cli.app import run; run(['--help']); print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert not re.search(r"'(httpx|rich|wasmtime|aiohttp|msgspec\.json|zmq|supervisor\.cli\.host)'", loaded)
