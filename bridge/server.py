@@ -70,7 +70,8 @@ class Server:
         self._rights: dict[ComponentId, Rights] = {}
         self._buckets: dict[ComponentId, TokenBucket] = {}
         self._sessions: dict[int, Session] = {}  # by incarnation
-        self._timers: list[tuple[float, int, int]] = []  # when, incarnation, turn
+        self._timers: list[tuple[float, int, Session, int]] = []  # when, tie-breaker, who, which request
+        self._sleeps = 0
 
     # -- the loop ---------------------------------------------------------------------------------------------
 
@@ -91,9 +92,8 @@ class Server:
                 key.data(events)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            _, incarnation, turn = heapq.heappop(self._timers)
-            session = self._sessions.get(incarnation)
-            if session is not None and session.turn == turn:
+            _, _, session, turn = heapq.heappop(self._timers)
+            if not session.closed and session.turn == turn:
                 self._answer(session, answer(Op.SLEEP, None))
         self._watch_audit()
 
@@ -136,7 +136,8 @@ class Server:
         elif isinstance(arguments, SleepArguments):
             limit = self._rights_of(session.component).policy.limits.deadline_ms
             when = time.monotonic() + min(arguments.milliseconds, limit) / 1000
-            heapq.heappush(self._timers, (when, session.incarnation, session.turn))
+            self._sleeps += 1
+            heapq.heappush(self._timers, (when, self._sleeps, session, session.turn))
         else:
             self._record_then_answer(session, decide(self._rights_of(session.component), kind, arguments))
 

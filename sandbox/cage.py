@@ -82,9 +82,8 @@ def enter(blueprint: Blueprint, uid: int, memory: int, load: Callable[[], T]) ->
         SetupFailed: a step failed; `subject` is its name. The process must end.
     """
     step = _Steps()
-    # 1. Leave the starter's session, signals and keys.
+    # 1. Leave the starter's session and keys.
     step("setsid", os.setsid)
-    step("signals", process.reset_signals, process.FAULTS)
     step("umask", os.umask, 0o077)
     step("keyring", process.new_session_keyring)
     # 2. An identity of its own, then namespaces of its own.

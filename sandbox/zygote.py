@@ -13,32 +13,23 @@ import socket
 from typing import Any, NoReturn
 
 import msgspec
-import wasmtime
 from wasmtime import component as wasmtime_component
 
 from sandbox import cage, host, values, worker
 from sandbox.engine import make_engine
 from sandbox.errors import ProtocolViolation
-from sandbox.guest import Guest, GuestFailed
 from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
-from sandbox.types import ComponentId, Limits
-from sandbox.wire import router_frames, supervisor_frames
+from sandbox.warm_up.rehearsal import rehearse
+from sandbox.wire import supervisor_frames
 from sandbox.wire.supervisor_frames import Fork, Forked, Up, recv_packet, send_frame
-
-_WARM_UP = """
-(component
-  (core module $m (func (export "ok")) (func (export "bad") unreachable))
-  (core instance $i (instantiate $m))
-  (func (export "ok") (canon lift (core func $i "ok")))
-  (func (export "bad") (canon lift (core func $i "bad"))))
-"""
-WARM_UP_CALLS = 20
 
 
 def main() -> NoReturn:
     """Entry point: supervisor's channel on fd 3, nothing else open but stderr."""
     process.set_name("airssys-zygote")
     process.die_with_parent()
+    # Before the engine installs its fault handlers, which workers keep; nothing else is left to reset in them.
+    process.reset_signals()
     supervisor = socket.socket(fileno=3)
     libc.keep_heap_in_brk()
     values.install()
@@ -46,7 +37,7 @@ def main() -> NoReturn:
     engine = make_engine()
     linker = wasmtime_component.Linker(engine)
     host.define(linker)
-    _warm_up(engine, linker)
+    rehearse(engine, linker)
     own_uids = _maps_a_range()
     user_sysctl = None if own_uids else os.open("/proc/sys/user", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if own_uids:
@@ -68,38 +59,6 @@ def main() -> NoReturn:
     gc.freeze()
     send_frame(supervisor, Up())
     _serve(supervisor, engine, linker, blueprint)
-
-
-def _warm_up(engine: Any, linker: Any) -> None:
-    """Trusted code runs every path a worker will: calls, a trap, both link codecs, errors and their texts.
-
-    The first entry into wasm installs signal handlers and an alternate stack, which the seal forbids; children
-    inherit both. Pages touched here are shared instead of copied in each worker.
-    """
-    component = wasmtime_component.Component(engine, _WARM_UP)
-    store = wasmtime.Store(engine)
-    store.set_fuel(1_000_000)
-    store.set_limits(memory_size=1 << 20)
-    instance = wasmtime_component.Linker(engine).instantiate(store, component)
-    ok = instance.get_func(store, "ok")
-    bad = instance.get_func(store, "bad")
-    if ok is None or bad is None:
-        raise RuntimeError("the warm-up component lost its exports")
-    for _ in range(WARM_UP_CALLS):
-        ok(store)
-    try:
-        bad(store)
-    except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-        str(error)
-    else:
-        raise RuntimeError("the warm-up trap did not trap")
-    try:
-        Guest(engine, linker, component, Limits())
-    except (GuestFailed, TypeError, AttributeError, wasmtime.WasmtimeError):
-        gc.collect()  # the warm-up component has no lifecycle; what counted was walking the path
-    frame = router_frames.Deliver(1, ComponentId("a", "b"), 0, 0)
-    body = msgspec.msgpack.encode(frame)
-    msgspec.msgpack.decode(body, type=router_frames.ToWorker)
 
 
 def _maps_a_range() -> bool:

@@ -97,6 +97,14 @@ def rotated(dirfd: int) -> list[str]:
     return sorted(name for name in os.listdir(dirfd) if _ROTATED_RE.match(name))
 
 
+def log_files(dirfd: int) -> list[str]:
+    """Names of all the audit log's files, oldest first; what `chain.verify` wants the lines of.
+
+    The current file is missing where the auditor was killed in the middle of a rotation; it is made at the next start.
+    """
+    return rotated(dirfd) + [name for name in os.listdir(dirfd) if name == AUDIT]
+
+
 def rotate_audit(dirfd: int, current: GrowingFile) -> tuple[str, GrowingFile]:
     """Put the full file aside under the next number; its new name and the new, empty file.
 

@@ -132,14 +132,10 @@ def place_fds_from(fds: list[int], keep: int | None) -> None:
     place_fds(*fds, *([keep] if keep is not None else []))
 
 
-FAULTS = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE})
-"""Signals of faulting instructions; the engine's handlers turn those of wasm code into traps."""
-
-
-def reset_signals(keep: frozenset[signal.Signals] = frozenset()) -> None:
-    """Default dispositions but for `keep` (SIGPIPE stays ignored), and an empty mask."""
+def reset_signals() -> None:
+    """Default dispositions (SIGPIPE stays ignored) and an empty mask."""
     for number in range(1, signal.NSIG):
-        if number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE) or number in keep:
+        if number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE):
             continue
         try:
             signal.signal(number, signal.SIG_DFL)

@@ -64,7 +64,7 @@ def _wait_ready(options: Globals) -> dict[str, Any]:
 
 
 def _last_words(path: str, before: int) -> str:
-    """The last line of the host's log, after its first `before` bytes, that tells of an error; "" where there is none."""
+    """The last line that tells of an error in the host's log after its first `before` bytes; "" where there is none."""
     try:
         with open(path, "rb") as file:
             size_now = os.fstat(file.fileno()).st_size
@@ -157,6 +157,9 @@ def status_(options: Globals) -> None:
         return
     columns = ["COMPONENT", "STATE", "HEALTH", "PID", "RESTARTS", "UPTIME", "MEMORY", "MAILBOX", "LAST END"]
     options.table(columns, [_row(component) for component in status["components"]])
+    for component in status["components"]:
+        if component["lost-wall"]:
+            options.say(f"wall lost for {component['id']}: {component['lost-wall']}")
 
 
 def _row(component: dict[str, Any]) -> list[str]:

@@ -100,7 +100,10 @@ class Lifecycle:
         for instance in list(self.instances.values()):
             if instance.row.running and not self.draining:
                 await self._router.route(instance.spec.route(instance.component))
-                self._launch(instance)
+                if instance.row.quarantine and instance.live is None:
+                    instance.state = State.QUARANTINED
+                else:
+                    self._launch(instance)
 
     async def _end_stray(self, component: ComponentId | None, incarnation: int) -> None:
         with contextlib.suppress(SupervisorError, UnavailableError):
@@ -118,6 +121,12 @@ class Lifecycle:
         self.instances[row.component] = instance
         return instance
 
+    def _renew(self, instance: Instance) -> None:
+        instance.row = self._registry.instance(instance.component)
+        package = self._registry.package(instance.row.package)
+        instance.spec = from_predicate(package.manifest, package.digest)
+        instance.intensity = Intensity(instance.spec.supervision)
+
     # -- what operators ask -----------------------------------------------------------------------------------
 
     def get(self, component: ComponentId) -> Instance:
@@ -130,11 +139,14 @@ class Lifecycle:
     async def installed(self, component: ComponentId, *, start: bool) -> Instance:
         """Take up a new or changed registry row; a running worker of the old package is stopped first."""
         self._refuse_while_draining()
-        old = self.instances.get(component)
-        if old is not None:
-            async with old.lock:
-                await self._halt(old, drain=False)
-        instance = self._load(self._registry.instance(component))
+        instance = self.instances.get(component)
+        if instance is None:
+            instance = self._load(self._registry.instance(component))
+        else:
+            # The same object: whoever waits for its lock must find the new package, not a stale copy of the old.
+            async with instance.lock:
+                await self._halt(instance, drain=False)
+                self._renew(instance)
         if start:
             await self.start(component)
         return instance
@@ -145,6 +157,7 @@ class Lifecycle:
         instance = self.get(component)
         async with instance.lock:
             self._registry.set_running(component, True)
+            self._registry.set_quarantine(component, "")
             instance.row = self._registry.instance(component)
             if instance.task is None or instance.task.done() or instance.state is State.BACKOFF:
                 await self._cancel(instance)
@@ -252,6 +265,7 @@ class Lifecycle:
             delay = instance.intensity.after_end(time.monotonic(), uptime)
             if delay is None:
                 instance.fail(State.QUARANTINED, end.outcome, end.detail)
+                self._registry.set_quarantine(instance.component, end.detail or end.outcome)
                 self._audit.note(
                     "component.quarantined",
                     "info",
@@ -377,6 +391,7 @@ class Lifecycle:
             instance.intensity.forgive(since)
             wanted = instance.row.running and not self.draining
             if wanted and instance.state is State.QUARANTINED and instance.failed_at >= since:
+                self._registry.set_quarantine(instance.component, "")
                 self._launch(instance)
             if not wanted:
                 continue

@@ -25,7 +25,8 @@ _MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE TABLE instances (
         component TEXT PRIMARY KEY, package TEXT NOT NULL REFERENCES packages(id), running INTEGER NOT NULL,
-        bindings TEXT NOT NULL, consent TEXT NOT NULL, created_at REAL NOT NULL, start_order INTEGER NOT NULL
+        bindings TEXT NOT NULL, consent TEXT NOT NULL, created_at REAL NOT NULL, start_order INTEGER NOT NULL,
+        quarantine TEXT NOT NULL
     ) STRICT;
     CREATE TABLE releases (name TEXT PRIMARY KEY, release INTEGER NOT NULL) STRICT;
     CREATE TABLE ends (
@@ -77,6 +78,8 @@ class InstanceRow(msgspec.Struct, frozen=True):
     bindings: dict[str, str]
     consent: Consent
     created_at: float
+    quarantine: str = ""
+    """Why only an operator may start it again, "" when the tree may."""
 
 
 class EndRow(msgspec.Struct, frozen=True):
@@ -186,7 +189,7 @@ class Registry:
             before = self._db.execute("SELECT package FROM instances WHERE component=?", (component,)).fetchone()
             self._db.execute("DELETE FROM instances WHERE component=?", (component,))
             self._db.execute(
-                "INSERT INTO instances VALUES (?,?,?,?,?,?,?)",
+                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?)",
                 (
                     component,
                     instance.package,
@@ -195,6 +198,7 @@ class Registry:
                     _json(instance.consent),
                     instance.created_at,
                     self._bump("start-order"),
+                    instance.quarantine,
                 ),
             )
             self._drop_unused_packages()
@@ -227,6 +231,11 @@ class Registry:
                 self._db.execute(
                     "UPDATE instances SET start_order=? WHERE component=?", (self._bump("start-order"), str(component))
                 )
+
+    def set_quarantine(self, component: ComponentId, cause: str) -> None:
+        """Remember that the tree gave up on an instance, or with "" that it may start it again."""
+        with self._transaction():
+            self._db.execute("UPDATE instances SET quarantine=? WHERE component=?", (cause[:4096], str(component)))
 
     def package(self, package: str) -> PackageRow:
         """One package. Raises NotFoundError."""
@@ -315,8 +324,8 @@ def _package(row: tuple[str, str, str, int, str, str, str, str, str, float, str]
     return PackageRow(*row[:8], imports, *row[9:])
 
 
-def _instance(row: tuple[str, str, int, str, str, float, int]) -> InstanceRow:
-    component, package, running, bindings, consent, created_at, _ = row
+def _instance(row: tuple[str, str, int, str, str, float, int, str]) -> InstanceRow:
+    component, package, running, bindings, consent, created_at, _, quarantine = row
     return InstanceRow(
         ComponentId.parse(component),
         package,
@@ -324,4 +333,5 @@ def _instance(row: tuple[str, str, int, str, str, float, int]) -> InstanceRow:
         msgspec.json.decode(bindings, type=dict[str, str]),
         msgspec.json.decode(consent, type=Consent),
         created_at,
+        quarantine,
     )

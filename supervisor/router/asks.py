@@ -23,6 +23,8 @@ from supervisor.router.routes import GUEST_RUNS, Component, Phase, Worker
 
 MAX_TARGETS = 256
 """Most targets of one broadcast."""
+MAX_CORRELATION = 64
+"""Most of an id that is not open that is given back, characters; ours have 32."""
 
 
 class MessagingError(enum.IntEnum):
@@ -165,9 +167,9 @@ class Asks:
     def _cancel(self, worker: Worker, frame: Cancel) -> None:
         pending = self._delivery.correlations.find(worker.incarnation, frame.correlation)
         if pending is None:
-            ack = Ack(frame.ask, MessagingError.INVALID_MESSAGE, "no open request has this id")
+            ack = Ack(frame.ask, MessagingError.CORRELATION_TIMEOUT, frame.correlation[:MAX_CORRELATION])
         else:
-            self._delivery.fail(pending, "cancelled", "cancelled by the requester")
+            self._delivery.settle(pending)
             ack = Ack(frame.ask, 0)
         self._delivery.to_worker(worker, ack)
 

@@ -244,7 +244,7 @@ class Delivery:
         self.advance(worker)
 
     def _answer(self, pending: Pending, payload: bytes, some: bool) -> None:
-        if not self._settle(pending):
+        if not self.settle(pending):
             self.table.counters["late-replies"] += 1
             return
         if pending.peer:
@@ -261,7 +261,7 @@ class Delivery:
 
     def fail(self, pending: Pending, error: str, text: str) -> None:
         """Tell whoever waits that the request failed; nothing happens when it was answered before."""
-        if not self._settle(pending):
+        if not self.settle(pending):
             return
         if pending.peer:
             self.to_bus(pending.peer, Submitted(pending.submit, error, text))
@@ -273,7 +273,8 @@ class Delivery:
         else:
             self._call_back(component, worker, pending, *_failure(error, text))
 
-    def _settle(self, pending: Pending) -> bool:
+    def settle(self, pending: Pending) -> bool:
+        """Close a request without telling anybody; False when that was done before."""
         if not self.correlations.close(pending):
             return False
         if pending.timer is not None:

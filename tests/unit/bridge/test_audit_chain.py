@@ -8,12 +8,12 @@ import msgspec
 import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.audit import chain
 from bridge.audit.chain import ChainBroken, canonical, decode_entry, make_line, verify
-from bridge.audit.files import AuditKeyUnusable, load_key, load_public_key, rotated
+from bridge.audit.files import AuditKeyUnusable, load_key, load_public_key, log_files, rotated
 from bridge.audit.ledger import Ledger, Pending
 from sandbox.wire.audit_frames import Record
 
@@ -48,11 +48,12 @@ def fill(path, count: int, rotate_size: int = 1 << 30, every: int = 3) -> list[b
 def read_all(path) -> list[bytes]:
     """All lines of all files, oldest first."""
     dirfd = directory(path)
-    names = [*rotated(dirfd), "audit.jsonl"]
+    names = log_files(dirfd)
     os.close(dirfd)
     return [line for name in names for line in (path / name).read_bytes().split(b"\n") if line]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(texts, st.one_of(texts, st.integers(-(2**53) + 1, 2**53 - 1))), texts)
 def test_canonical_is_rfc8785(detail, text):
     """The fast encoder gives the bytes of the reference, whatever the strings hold."""
@@ -60,6 +61,7 @@ def test_canonical_is_rfc8785(detail, text):
     assert rfc8785.dumps(members) == canonical(members)
 
 
+@settings(deadline=None)
 @given(texts, texts, details)
 def test_lines_round_trip(text, name, detail):
     """A line parses into what was recorded, is one line, and verifies."""
@@ -247,6 +249,7 @@ def test_the_key_is_private_and_stays(tmp_path):
         load_public_key(b"junk")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_line_or_refused(data):
     """Verification raises nothing but ChainBroken."""

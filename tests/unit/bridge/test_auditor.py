@@ -20,7 +20,7 @@ from bridge.audit import auditor as auditor_module
 from bridge.audit.auditor import Auditor, BadSync, parse_sync
 from bridge.audit.chain import verify
 from bridge.audit.client import AuditClient, AuditUnavailable, BlockingAuditClient
-from bridge.audit.files import load_key, load_public_key, rotated
+from bridge.audit.files import load_key, load_public_key, log_files
 from bridge.audit.guestlog import GuestLog
 from sandbox.errors import ProtocolViolation
 from sandbox.wire.audit_frames import LOG_LINE, READ, RECORD, LogLine, Read, Record, Recorded
@@ -101,7 +101,7 @@ def start(tmp_path):
 def lines(path) -> list[bytes]:
     """All lines of the audit log."""
     dirfd = os.open(path, os.O_RDONLY)
-    names = [*rotated(dirfd), "audit.jsonl"]
+    names = log_files(dirfd)
     os.close(dirfd)
     return [line for name in names for line in (path / name).read_bytes().split(b"\n") if line]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import itertools
 import os
+import resource
 import socket
 import struct
 import time
@@ -251,6 +253,27 @@ def test_a_slow_reader_of_a_large_answer_gets_all_of_it(host, logs):
         assert (0, b"alpha\n") == other.ask(Op.FS_READ, "/logs/a.log")
     assert [0, data] == slow.answer()[1]
     assert (0, b"alpha\n") == slow.ask(Op.FS_READ, "/logs/a.log"), "idle again"
+
+
+def test_without_descriptors_to_spare_calls_fail_and_the_bridge_goes_on(host, logs):
+    """T30: at its limit of descriptors a file call answers io-error; storage goes on, and files when there is room."""
+    host.policy(READ_LOGS, {"/logs": logs}, [StorageRule("self", ["read"])])
+    worker = host.worker()
+    assert 0 == worker.ask(Op.FS_READ, "/logs/a.log")[0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
+    fillers = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(worker.sock.fileno()))
+        answers = [worker.ask(Op.FS_READ, "/logs/a.log"), worker.ask(Op.STORAGE_GET, "k")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in fillers:
+            os.close(fd)
+    assert [(FsError.IO_ERROR, "/logs/a.log: the host has no descriptor to spare"), (0, None)] == answers
+    assert 0 == worker.ask(Op.FS_READ, "/logs/a.log")[0]
 
 
 # -- rights that change ---------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import re
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.capabilities import (
@@ -62,18 +62,21 @@ def oracle(pattern: list[str] | tuple[str, ...], path: tuple[str, ...]) -> bool:
     return bool(path) and oracle_component(pattern[0], path[0]) and oracle(pattern[1:], path[1:])
 
 
+@settings(deadline=None)
 @given(pattern_parts, paths)
 def test_patterns_match_as_the_oracle_does(parts, path):
     """A pattern covers a path exactly when the naive definition says so."""
     assert oracle(parts, path) == PathPattern("/" + "/".join(parts)).covers(path)
 
 
+@settings(deadline=None)
 @given(st.text("ab*?", max_size=6), st.text("ab*?", max_size=6))
 def test_components_match_as_the_oracle_does(pattern, name):
     """Within one component `*` and `?` mean what a regular expression says they mean."""
     assert oracle_component(pattern, name) == match_component(pattern, name)
 
 
+@settings(deadline=None)
 @given(pattern_parts, paths, paths)
 def test_reaching_below_is_never_missed(parts, path, below):
     """Whatever a pattern covers below a path, it is said to reach below that path; `/**` alone covers all of it."""
@@ -130,6 +133,7 @@ def test_malformed_patterns_are_refused(text):
     assert str(caught.value).isprintable()
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_pattern_or_refused(text):
     """The validator returns its argument or raises InvalidPattern, whatever comes."""
@@ -156,6 +160,7 @@ def test_malformed_guest_paths_are_refused(text):
     assert caught.value.message
 
 
+@settings(deadline=None)
 @given(paths.filter(bool))
 def test_guest_paths_round_trip(path):
     """A path of good components parses into exactly these components."""
@@ -194,6 +199,7 @@ def test_the_default_policy_grants_nothing():
     assert policy.binding_for(("a",)) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["/logs/**", "/a/*", "/x"]), max_size=3), st.integers(0, 2**40))
 def test_policies_round_trip(patterns, quota):
     """Encoding and decoding a policy gives the same policy."""
@@ -206,6 +212,7 @@ def test_policies_round_trip(patterns, quota):
     assert policy == Policy.decode(policy.encode())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_policy_or_refused(data):
     """Decoding raises nothing but InvalidPolicy."""

@@ -240,6 +240,7 @@ def test_through_the_bridge(host):
     assert ("storage.set", "k", "denied") == (line["event"], line["object"], line["result"])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_is_a_key_or_refused(key):
     """A key is taken as its bytes or refused as invalid."""

@@ -56,8 +56,15 @@ def test_restarts_then_quarantine_then_start(playground):
             await play.until(lambda: play.events("component.quarantined"))
             assert [ECHO] == list(play.routes), "its mailbox stays"
             assert 3 == len(play.order)
+            await play.stop_control()
+            await play.start_control()
+            await play.until_state("quarantined")
+            assert 3 == len(play.order), "a new control does not take the quarantine back"
             answer = await play.client.post("/v1/components/acme/echo/0/start")
             assert "running" == answer.json()["state"]
+            await play.stop_control()
+            await play.start_control()
+            await play.until_state("running")
 
     asyncio.run(main())
 

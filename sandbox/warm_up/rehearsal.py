@@ -1,0 +1,80 @@
+"""Run the warm-up component through everything a worker does with a guest, over real channels with answers laid out.
+
+Both channels are socketpairs within this process: an answer is written before the question is asked, so one thread is
+enough. Nothing of it outlives `rehearse`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import socket
+from importlib import resources
+from typing import Any
+
+import msgspec
+from wasmtime import component as wasmtime_component
+
+from sandbox.guest import Guest, GuestFailed
+from sandbox.host.links import Bridge, Router, links
+from sandbox.types import ComponentId, Limits
+from sandbox.wire import packet, zmtp
+from sandbox.wire import router_frames as frames
+from sandbox.wire.bridge_ops import ANSWER, Op
+
+ROUNDS = 20
+_ME = ComponentId("warm", "up")
+
+
+def rehearse(engine: Any, linker: Any) -> None:
+    """Instantiate, initialise, handle messages, trap.
+
+    Raises:
+        RuntimeError: the warm-up component did not do what it must, so this engine cannot be trusted to run any.
+    """
+    code = (resources.files("sandbox.warm_up") / "component.wasm").read_bytes()
+    component = wasmtime_component.Component(engine, code)
+    with contextlib.ExitStack() as stack:
+        bridge_near, bridge_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        router_near, router_far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for sock in (bridge_near, bridge_far, router_near, router_far):
+            stack.enter_context(sock)
+        links.bridge, links.router = Bridge(bridge_near), Router(zmtp.Dealer(router_near))
+        links.self_id, links.message_size = _ME, 1 << 16
+        guest = Guest(engine, linker, component, Limits(memory=4 << 20))
+        guest.initialize(frames.Initialize([], Limits()), None)
+        metadata = guest.metadata()
+        msgspec.msgpack.encode(frames.Ready(metadata, guest.health()))
+        for number in range(1, ROUNDS + 1):
+            frame = frames.Deliver(number, _ME, 1, 2, "0" * 32, None, "text/plain")
+            _lay_out(bridge_far, router_far, frame)
+            links.router.receive()
+            reply, error = guest.handle_message(frame, b"go")
+            if reply != b"go" or error:
+                raise RuntimeError(f"the warm-up component answered {reply!r} {error!r}")
+            links.router.send(frames.Reply(number, True, "", guest.fuel_used()), reply)
+            _drain(bridge_far, router_far)
+        guest.handle_callback(frames.Callback(1, _ME, 1, 2), b"")
+        try:
+            guest.handle_message(frames.Deliver(0, _ME, 1, 2), b"trap")
+        except GuestFailed as failure:
+            str(failure)
+        else:
+            raise RuntimeError("the warm-up component's trap did not trap")
+    del guest, component
+    gc.collect()
+
+
+def _lay_out(bridge: socket.socket, router: socket.socket, frame: frames.Deliver) -> None:
+    """Write what the worker will read: the message, and the answers to what its guest will ask, in that order."""
+    for op, value in ((Op.LOG, None), (Op.STORAGE_GET, b"v"), (Op.STORAGE_SET, None), (Op.FS_READ, b"x" * 64)):
+        packet.send_message(bridge, op | ANSWER, msgspec.msgpack.encode([0, value]))
+    for message, payload in ((frame, b"go"), (frames.Ack(frame.id, 0), b"")):
+        router.sendall(zmtp.encode_message([msgspec.msgpack.encode(message), payload]))
+
+
+def _drain(bridge: socket.socket, router: socket.socket) -> None:
+    for sock in (bridge, router):
+        with contextlib.suppress(BlockingIOError):
+            while sock.recv(packet.PACKET, socket.MSG_DONTWAIT):
+                continue

@@ -1,0 +1,101 @@
+#!/usr/bin/env python3
+"""Rebuild the guests of the tests: `tests/guests/build.py [--check] [NAME...]`.
+
+`probe` is compiled from C, like the examples, into the template that has every import; the others are WebAssembly
+text around `lifecycle.wat`, one small file of their own each. The same sources give the same bytes on every machine.
+`--check` writes nothing and exits 1 when a committed file differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import wasmtime
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(ROOT / "sdk"))
+
+from airssys.cc import CompileError, compile_core  # noqa: E402
+from airssys.componentize import ComponentizeError, componentize  # noqa: E402
+
+TEMPLATE = ROOT / "sdk/c/templates/osl-host.wasm"
+MARKS = ("imports", "core", "exports")
+"""Places in lifecycle.wat, and names of the files whose text goes there."""
+
+
+def compiled(directory: Path) -> dict[str, bytes]:
+    """The guest in C."""
+    template = TEMPLATE.read_bytes()
+    core = compile_core(directory / "component.c")
+    return {"template.wasm": template, "component.wasm": componentize(template, core)}
+
+
+def completed(directory: Path) -> dict[str, bytes]:
+    """A guest that is lifecycle.wat with something added."""
+    name = f"test/{directory.name}"
+    text = (HERE / "lifecycle.wat").read_text().replace("@NAME@", name).replace("@SIZE@", f"{len(name):02x}")
+    for mark in MARKS:
+        part = directory / f"{mark}.wat"
+        if part.exists():
+            before, after = re.split(rf"^ *;; @{mark}@$", text, flags=re.MULTILINE)
+            text = before + part.read_text() + after
+    return {"component.wasm": bytes(wasmtime.wat2wasm(text))}
+
+
+def assembled(directory: Path) -> dict[str, bytes]:
+    """A guest whose whole text is its own."""
+    return {"component.wasm": bytes(wasmtime.wat2wasm((directory / "component.wat").read_text()))}
+
+
+GUESTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
+    "extra-export": completed,
+    "no-lifecycle": assembled,
+    "probe": compiled,
+    "start-spin": completed,
+    "unknown-import": completed,
+    "wrong-type": completed,
+}
+
+
+def build(name: str) -> dict[str, bytes]:
+    """File name -> bytes of everything that is built for a guest.
+
+    Raises:
+        CompileError, ComponentizeError, wasmtime.WasmtimeError: the sources are wrong, or ziglang is not installed.
+    """
+    return GUESTS[name](HERE / name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(GUESTS):
+        parser.error(f"no such guest: {', '.join(sorted(unknown))}")
+    different = False
+    for name in given.names or GUESTS:
+        try:
+            files = build(name)
+        except (CompileError, ComponentizeError, wasmtime.WasmtimeError, OSError) as error:
+            print(f"build.py: {name}: {error}", file=sys.stderr)
+            return 8
+        for file, data in files.items():
+            target = HERE / name / file
+            same = target.exists() and target.read_bytes() == data
+            different |= not same
+            if given.check:
+                print(f"{name}/{file}: {'same' if same else 'DIFFERENT'}")
+            else:
+                target.write_bytes(data)
+                print(f"{name}/{file}: {len(data)} bytes")
+    return 1 if given.check and different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

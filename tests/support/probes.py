@@ -1,0 +1,79 @@
+"""Copies of the test guest under other names, with another manifest, signed and installed in one step.
+
+Signed in this process and installed over the API: what the command line adds to that has tests of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from live_host import GUESTS, Host
+
+from supervisor.cli.packages import parts_of
+from supervisor.packages import envelope
+from supervisor.packages.keys import load_private
+from supervisor.packages.package import read_package
+
+OFTEN = {"max-restarts": "1000", "window": '"1s"', "backoff": '["10ms", "10ms"]'}
+"""Supervision that never gives up: for components that many tests end in turn."""
+
+
+def manifest(text: str, values: dict[str, str]) -> str:
+    """The manifest with other values, each TOML as it stands behind `key = `; the rationale is left out.
+
+    A key that the manifest does not have is a mistake of the test.
+    """
+    text = text.partition("[capabilities.rationale]")[0]
+    for key, value in values.items():
+        pattern = rf"(?ms)^{re.escape(key)} = (?:\[$.*?^\]|[^\n]*)$"
+        text, found = re.subn(pattern, lambda _: f"{key} = {value}", text)  # noqa: B023 - used at once
+        assert found == 1, (key, found)
+    return text
+
+
+def pack(host: Host, name: str, values: dict[str, str] | None = None, *, folder: str = "") -> Path:
+    """A signed copy of the test guest that is called test/`name`; its directory.
+
+    Args:
+        values: more of the manifest, see `manifest`.
+        folder: the directory's name when it is not the component's.
+    """
+    source, target = GUESTS / "probe", host.out / (folder or name)
+    target.mkdir()
+    shutil.copy(source / "component.wasm", target)
+    text = manifest((source / "component.toml").read_text(), {"name": f'"test/{name}"', **(values or {})})
+    (target / "component.toml").write_text(text)
+    envelope.sign(str(target), load_private(str(host.key)))
+    return target
+
+
+def upload(host: Host, package: Path) -> dict[str, Any]:
+    """The host's plan for a package. Raises RefusedError."""
+    with host.api() as client:
+        return dict(client.upload(parts_of(read_package(str(package)))))
+
+
+def install(
+    host: Host, package: Path, *, instance: str = "0", consent: bool = True, start: bool = True, **binds: Path
+) -> dict[str, Any]:
+    """Upload and install; its status. `data=directory` binds `/data`. Raises RefusedError."""
+    plan = upload(host, package)
+    body = {
+        "plan": plan["plan"],
+        "bindings": {f"/{guest}": str(place) for guest, place in binds.items()},
+        "instance": instance,
+        "consent": consent,
+        "start": start,
+    }
+    with host.api() as client:
+        return dict(client.post("/v1/install", body, timeout=60.0))
+
+
+def add(host: Host, name: str, values: dict[str, str] | None = None, *, instance: str = "0") -> None:
+    """Install a probe without files as test/`name` and have it running."""
+    package = pack(host, name, {"filesystem": "[]", **OFTEN, **(values or {})})
+    status = install(host, package, instance=instance)
+    assert "running" == status["state"], status
