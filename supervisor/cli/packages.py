@@ -55,6 +55,8 @@ def install_(
     with options.client() as client:
         plan = client.upload(parts_of(files))
         _show_plan(options, plan)
+        for guest, place in sorted(bindings.items()):
+            options.say(f"  bound {guest} to {place}")
         agreed = yes or _agreed(options, plan)
         body = {
             "plan": plan["plan"],

@@ -32,6 +32,10 @@ HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE"})
 """Codes with which a start fails because another process of the host is away."""
 ABSENCE_FIRST, ABSENCE_MOST = 0.02, 1.0
 """Seconds before the next attempt then: the first, the longest."""
+_EXPLAINED = frozenset({Outcome.TRAP, Outcome.FUEL, Outcome.MEMORY, Outcome.INTERNAL_ERROR})
+"""Ends a worker has words for."""
+WORDS_SECONDS = 0.25
+"""How long the end of a worker may wait for its words."""
 STOP_GRACE = 2.0
 """Seconds beyond its deadline that a worker has to shut down before it is killed."""
 
@@ -348,6 +352,26 @@ class Lifecycle:
             self._spawn(self._end_stray(None, frame.incarnation))
 
     def _worker_ended(self, frame: WorkerEnded) -> None:
+        instance = self._starter.incarnations.get(frame.incarnation)
+        live = instance.live if instance is not None else None
+        if live is None or live.number != frame.incarnation or frame.outcome not in _EXPLAINED:
+            self._note_end(frame)
+        else:
+            self._spawn(self._explained(frame, live))
+
+    async def _explained(self, frame: WorkerEnded, live: Incarnation) -> None:
+        """A trap's backtrace comes by way of the router: the end and its reason arrive in either order."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(live.last_words.wait(), WORDS_SECONDS)
+        if live.words:
+            frame = WorkerEnded(frame.component, frame.incarnation, frame.outcome, live.words)
+            self._audit.note(
+                "worker.explained", "info", component=str(frame.component), result=frame.outcome,
+                detail={"detail": live.words},
+            )
+        self._note_end(frame)
+
+    def _note_end(self, frame: WorkerEnded) -> None:
         self._registry.add_end(
             EndRow(str(frame.component), frame.incarnation, time.time(), frame.outcome, frame.detail)
         )
@@ -373,6 +397,9 @@ class Lifecycle:
             live.metadata = event.metadata
             instance.health = event.text or "unknown"
             live.mark_ready()
+        elif event.kind == "ended":
+            live.words = event.text
+            live.last_words.set()
         elif event.kind == "init-failed":
             live.init_error = event.text or "initialize failed"
         elif event.kind == "health":

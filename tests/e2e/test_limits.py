@@ -14,7 +14,9 @@ def probe(shared: Host) -> Host:
     data = shared.out / "data"
     data.mkdir()
     (data / "there.txt").write_text("hello")
-    shared.install(shared.package(GUESTS / "probe"), "--bind", f"/data={data}", "--bind", f"/ro={data}")
+    # Ended on purpose again and again: the restart intensity is not what is tested here.
+    often = shared.package(GUESTS / "probe", edit=lambda text: text.replace("max-restarts = 3", "max-restarts = 100"))
+    shared.install(often, "--bind", f"/data={data}", "--bind", f"/ro={data}")
     return shared
 
 
@@ -53,6 +55,8 @@ def test_a_short_sleep_is_no_deadline(probe: Host) -> None:
 def test_trap(probe: Host) -> None:
     """A trap ends the process, never the host; the record tells of it."""
     _ended(probe, "trap", "trap")
+    ends = [record for record in probe.audit("test/probe/0") if record["event"] == "worker.explained"]
+    assert any("wasm backtrace" in record["detail"]["detail"] for record in ends)
 
 
 def test_stack(probe: Host) -> None:
