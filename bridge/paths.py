@@ -36,6 +36,8 @@ class FsFailure(AirssysError):
 ERRNO: dict[int, tuple[FsError, str]] = {
     errno.EACCES: (FsError.DENIED, "the host refuses access"),
     errno.EPERM: (FsError.DENIED, "the host refuses access"),
+    # Through an id-mapped mount: neither owner nor group is the bound directory's.
+    errno.EOVERFLOW: (FsError.DENIED, "belongs to another user of the host"),
     errno.ELOOP: (FsError.DENIED, "symbolic link"),
     errno.EXDEV: (FsError.DENIED, "leads to another mount"),
     errno.ENOENT: (FsError.NOT_FOUND, "no such file or directory"),

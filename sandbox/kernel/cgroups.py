@@ -90,27 +90,55 @@ class Tree:
     def dissolve(self) -> None:
         """Remove the tree at the host's end, as far as the kernel lets go of it."""
         for parent in self.paths.values():
-            for directory, _, _ in os.walk(parent, topdown=False):
-                try:
-                    os.rmdir(directory)
-                except OSError:
-                    continue  # a group outlives its processes for a moment; the next host of this name takes it over
+            _remove_tree(parent)
 
 
 def create(name: str, owner: int | None) -> Tree:
     """Make the host's tree and move this process into it.
 
     Args:
-        name: unique per host.
+        name: the same for each run of one host, so that what a killed run left is taken over and cleared.
         owner: uid that will use it, when started as root; None for an ordinary user.
     """
     reasons = []
+    _clear(name)
     for attempt in (_create_v2, _create_v1):
         try:
             return attempt(name, owner)
         except OSError as error:
             reasons.append(f"{attempt.__name__[-2:]}: {error.strerror or error}")
     return Tree("none", {}, "; ".join(reasons))
+
+
+_KEEP = "keep"
+"""A group inside each host's own, so that nobody takes a host's group without workers for a forgotten one."""
+
+
+def _clear(name: str) -> None:
+    """Remove what killed runs of this host left, and the empty shells of others.
+
+    An ended host cannot remove its outermost group (the directory above is root's), so the next start of any host does:
+    rmdir takes only groups without processes and without groups inside.
+    """
+    for parent in (V2_ROOT, *(os.path.join(V1_ROOT, controller) for controller in ("memory", "pids"))):
+        _remove_tree(os.path.join(parent, name))
+        try:
+            shells = [entry for entry in os.listdir(parent) if entry.startswith("airssys-")]
+        except OSError:
+            continue  # no such hierarchy here
+        for shell in shells:
+            try:
+                os.rmdir(os.path.join(parent, shell))
+            except OSError:
+                continue  # a live host's
+
+
+def _remove_tree(root: str) -> None:
+    for directory, _, _ in os.walk(root, topdown=False):
+        try:
+            os.rmdir(directory)
+        except OSError:
+            continue  # a group outlives its processes for a moment; the next run of this host clears it
 
 
 def _own_v2_group() -> str:
@@ -152,7 +180,9 @@ def _create_v1(name: str, owner: int | None) -> Tree:
             raise OSError(errno.ENOENT, f"no v1 {controller} hierarchy")
         path = os.path.join(root, name)
         os.makedirs(path, exist_ok=True)
+        os.makedirs(os.path.join(path, _KEEP), exist_ok=True)
         if owner is not None:
             os.chown(path, owner, owner)
+            os.chown(os.path.join(path, _KEEP), owner, owner)
         paths[controller] = path
     return Tree("v1", paths)

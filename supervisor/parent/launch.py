@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import zlib
 from typing import NoReturn
 
 from sandbox.errors import AirssysError, KernelFeatureMissing
@@ -96,7 +97,7 @@ def _run(config: HostConfig, on_ready: object) -> int:
     tree = cgroups.Tree("none", {}, "switched off by [workers] cgroups")
     if config.cgroups == "auto":
         owner = identities.supervisor if identities.base is not None else None
-        tree = cgroups.create(f"airssys-{prepared.boot}", owner)
+        tree = cgroups.create(f"airssys-{zlib.crc32(config.state_dir.encode()):08x}", owner)
     states["cgroup"] = f"on ({tree.backend})" if tree.backend != "none" else f"lost: {tree.reason}"
     if identities.base is not None:
         privileges.become_service(identities.supervisor)

@@ -28,6 +28,8 @@ from supervisor.parent.identities import Identities
 MARKER = ".airssys-root"
 _MARKER_TEXT = b"airssys host root, layout 1\n"
 _BACKLOG = 4096
+LOG_MAX = 10 << 20
+"""Bytes of host.log above which the next start begins a new one and keeps the old as host.log.1."""
 SOCKET_PATH_MAX = 100
 """Longest path of a Unix socket we bind (unix(7) allows 107 bytes)."""
 
@@ -61,6 +63,7 @@ def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layo
     for path in (state, run):
         _own_directory(path)
     lock_fd = _lock(run)
+    _rotate(f"{run}/host.log")
     log_fd = os.open(f"{run}/host.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     control_fd = _service_directory(state, "control", identities.control, identities)
     os.close(control_fd)
@@ -124,6 +127,14 @@ def _make_marker(path: str) -> None:
             file.write(_MARKER_TEXT)
     except OSError as error:
         raise RootError(f"cannot write into the root: {error.strerror}", subject=path) from error
+
+
+def _rotate(path: str) -> None:
+    try:
+        if os.lstat(path).st_size > LOG_MAX:
+            os.rename(path, f"{path}.1")
+    except FileNotFoundError:
+        return
 
 
 def _lock(run: str) -> int:

@@ -39,6 +39,8 @@ log = logging.getLogger("airssys.supervisor")
 _from_control = msgspec.msgpack.Decoder(frames.FromControl)
 _from_child = msgspec.msgpack.Decoder(frames.FromChild)
 _forked = msgspec.msgpack.Decoder(frames.Forked | frames.Up)
+_REASONS = (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED)
+"""Outcomes that control, router and bridge may give a worker they want ended."""
 STOP_SECONDS = 2.0
 """How long a host process may take to end after its channel hung up."""
 
@@ -337,6 +339,8 @@ class Supervisor:
         elif isinstance(frame, frames.StartWorker):
             self._start_worker(frame, fds[0])
         elif isinstance(frame, frames.KillWorker):
+            if frame.outcome not in _REASONS:
+                raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
             worker = self.workers.by_incarnation.get(frame.incarnation)
             if worker is not None:
                 self.workers.kill(worker, Outcome(frame.outcome), "stopped by control")
@@ -494,7 +498,7 @@ class Supervisor:
         worker = self.workers.by_incarnation.get(frame.incarnation)
         if worker is None:
             return  # already dead
-        if frame.outcome not in (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED):
+        if frame.outcome not in _REASONS:
             raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
         log.info("%s ends %s: %s %s", child.name, worker.request.component, frame.outcome, frame.detail)
         self.workers.kill(worker, Outcome(frame.outcome), frame.detail)

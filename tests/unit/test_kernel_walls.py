@@ -598,8 +598,9 @@ def test_set_limit_never_raises_a_limit(hard: int, value: int) -> None:
         process.set_limit(resource.RLIMIT_SIGPENDING, value)
         return list(resource.getrlimit(resource.RLIMIT_SIGPENDING))
 
-    if os.geteuid() != 0:
-        hard = min(hard, resource.getrlimit(resource.RLIMIT_SIGPENDING)[1])
+    present = resource.getrlimit(resource.RLIMIT_SIGPENDING)[1]
+    if present != resource.RLIM_INFINITY:
+        hard = min(hard, present)  # whoever runs the tests may not be able to raise it
     assert [min(hard, value)] * 2 == returns(child)
 
 
