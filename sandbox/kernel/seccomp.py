@@ -39,30 +39,79 @@ def read_policy(name: str) -> dict[str, Any]:
     """The policy `sandbox/policy/NAME.toml`, checked for shape.
 
     Raises:
-        PolicyError: unknown key, a rule without call or reason, or an unknown operator.
+        PolicyError: see `parse_policy`; or there is no such policy.
     """
-    text = (resources.files("sandbox") / "policy" / f"{name}.toml").read_text(encoding="utf-8")
-    policy = tomllib.loads(text)
-    for key in policy:
-        if key not in ("description", "include", "rule"):
-            raise PolicyError("unknown key", subject=f"{name}.toml: {key}")
-    for rule in policy.get("rule", []):
-        if not rule.get("call") or not rule.get("why"):
+    try:
+        text = (resources.files("sandbox") / "policy" / f"{name}.toml").read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PolicyError("there is no such policy", subject=f"{name}.toml") from error
+    return parse_policy(name, text)
+
+
+def parse_policy(name: str, text: str) -> dict[str, Any]:
+    """A policy's text, checked for shape. A misspelt key must not turn a narrow rule into a wide one.
+
+    Raises:
+        PolicyError: no TOML, an unknown key, a rule without call or reason, an unknown operator, an argument or a
+            value out of range, two comparisons of one argument.
+    """
+    try:
+        policy = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyError(f"not TOML: {error}", subject=f"{name}.toml") from error
+    _keys(name, policy, {"description", "include", "rule"})
+    includes, listed = policy.get("include", []), policy.get("rule", [])
+    if not _all(includes, str) or not _all(listed, dict):
+        raise PolicyError("`include` is a list of names and `rule` a list of tables", subject=f"{name}.toml")
+    for rule in listed:
+        _keys(name, rule, {"call", "why", "args"})
+        if not all(isinstance(rule.get(key), str) and rule[key] for key in ("call", "why")):
             raise PolicyError("a rule needs `call` and `why`", subject=f"{name}.toml: {rule}")
-        for argument in rule.get("args", []):
-            if argument.get("op") not in _OPERATORS or not 0 <= argument.get("arg", -1) <= 5:
-                raise PolicyError(
-                    "an argument needs `arg` 0..5 and a known `op`", subject=f"{name}.toml: {rule['call']}"
-                )
+        where = f"{name}.toml: {rule['call']}"
+        arguments = rule.get("args", [])
+        if not _all(arguments, dict) or ("args" in rule and not arguments):
+            raise PolicyError("`args` is a list of comparisons, not an empty one", subject=where)
+        for argument in arguments:
+            masked = argument.get("op") == "masked_eq"
+            _keys(where, argument, {"arg", "op", "value", "mask"} if masked else {"arg", "op", "value"})
+            if argument.get("op") not in _OPERATORS or argument.get("arg") not in range(6):
+                raise PolicyError("an argument needs `arg` 0..5 and a known `op`", subject=where)
+            for key in ("value", "mask") if masked else ("value",):
+                if type(argument.get(key)) is not int or not 0 <= argument[key] < 1 << 64:
+                    raise PolicyError(f"`{key}` is a number of 64 bits", subject=where)
+            if masked and argument["value"] & ~argument["mask"]:
+                raise PolicyError("no call can match: `value` has bits outside `mask`", subject=where)
+        if len({argument["arg"] for argument in arguments}) != len(arguments):
+            raise PolicyError("one comparison per argument", subject=where)
     return policy
 
 
+def _keys(where: str, table: dict[str, Any], known: set[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise PolicyError("unknown key", subject=f"{where}: {key}")
+
+
+def _all(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
 def rules(name: str) -> list[dict[str, Any]]:
-    """All rules of a policy, those of the policies it includes first."""
+    """All rules of a policy, those of the policies it includes first.
+
+    Raises:
+        PolicyError: see `read_policy`; or policies that include each other.
+    """
+    return _rules(name, ())
+
+
+def _rules(name: str, including: tuple[str, ...]) -> list[dict[str, Any]]:
+    if name in including:
+        raise PolicyError("policies include each other", subject=" > ".join((*including, name)))
     policy = read_policy(name)
     found: list[dict[str, Any]] = []
     for other in policy.get("include", []):
-        found += rules(other)
+        found += _rules(other, (*including, name))
     return found + list(policy.get("rule", []))
 
 
@@ -81,6 +130,8 @@ def compile_policy(name: str) -> bytes:
     import pyseccomp
 
     program = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
+    # The library's own answer to another architecture's table ends the calling thread alone.
+    program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
     compare = {"eq": pyseccomp.EQ, "le": pyseccomp.LE}
     for rule in rules(name):
         if pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule["call"]) < 0:

@@ -46,9 +46,6 @@ class Incarnation:
     kill_reason: str = ""
     """Why control itself had it killed, if it did."""
     metadata: Metadata | None = None
-    last_words: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the worker told the router why it ends; `words` is what it said."""
-    words: str = ""
 
     @classmethod
     def new(cls, number: int) -> Incarnation:

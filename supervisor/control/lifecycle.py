@@ -32,10 +32,6 @@ HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE"})
 """Codes with which a start fails because another process of the host is away."""
 ABSENCE_FIRST, ABSENCE_MOST = 0.02, 1.0
 """Seconds before the next attempt then: the first, the longest."""
-_EXPLAINED = frozenset({Outcome.TRAP, Outcome.FUEL, Outcome.MEMORY, Outcome.INTERNAL_ERROR})
-"""Ends a worker has words for."""
-WORDS_SECONDS = 0.25
-"""How long the end of a worker may wait for its words."""
 STOP_GRACE = 2.0
 """Seconds beyond its deadline that a worker has to shut down before it is killed."""
 
@@ -65,6 +61,7 @@ class Lifecycle:
         self._order = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._early: list[WorkerEnded | Event] | None = []
+        self._words: dict[int, str] = {}
         """What was told of workers not known yet, while `adopt` runs."""
 
     # -- coming back ------------------------------------------------------------------------------------------
@@ -352,30 +349,32 @@ class Lifecycle:
             self._spawn(self._end_stray(None, frame.incarnation))
 
     def _worker_ended(self, frame: WorkerEnded) -> None:
-        instance = self._starter.incarnations.get(frame.incarnation)
-        live = instance.live if instance is not None else None
-        if live is None or live.number != frame.incarnation or frame.outcome not in _EXPLAINED:
-            self._note_end(frame)
-        else:
-            self._spawn(self._explained(frame, live))
-
-    async def _explained(self, frame: WorkerEnded, live: Incarnation) -> None:
-        """A trap's backtrace comes by way of the router: the end and its reason arrive in either order."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(live.last_words.wait(), WORDS_SECONDS)
-        if live.words:
-            frame = WorkerEnded(frame.component, frame.incarnation, frame.outcome, live.words)
-            self._audit.note(
-                "worker.explained", "info", component=str(frame.component), result=frame.outcome,
-                detail={"detail": live.words},
-            )
-        self._note_end(frame)
-
-    def _note_end(self, frame: WorkerEnded) -> None:
+        words = self._words.pop(frame.incarnation, "")
+        if words:
+            frame = WorkerEnded(frame.component, frame.incarnation, frame.outcome, words)
         self._registry.add_end(
             EndRow(str(frame.component), frame.incarnation, time.time(), frame.outcome, frame.detail)
         )
         self._resolve_end(frame)
+
+    def _last_words(self, event: Event) -> None:
+        """Why a worker ends, in its own words (a trap's backtrace). They come by way of the router, and so before or
+        after the supervisor's word that it is dead."""
+        if not event.text:
+            return
+        self._audit.note(
+            "worker.explained",
+            "info",
+            component=str(event.component),
+            result=event.outcome,
+            detail={"detail": event.text},
+        )
+        if self._registry.explain_end(event.component, event.incarnation, event.text):
+            instance = self.instances.get(event.component)
+            if instance is not None and instance.live is None and instance.outcome == event.outcome:
+                instance.detail = event.text
+        else:
+            self._words[event.incarnation] = event.text
 
     def _resolve_end(self, frame: WorkerEnded) -> None:
         instance = self._starter.incarnations.get(frame.incarnation)
@@ -387,6 +386,9 @@ class Lifecycle:
 
     def on_router(self, event: Event) -> None:
         """Take an event of the router; one of a worker that is over already says nothing."""
+        if event.kind == "ended":
+            self._last_words(event)
+            return
         instance = self._starter.incarnations.get(event.incarnation)
         if instance is None or instance.live is None or instance.live.number != event.incarnation:
             if self._early is not None:
@@ -397,9 +399,6 @@ class Lifecycle:
             live.metadata = event.metadata
             instance.health = event.text or "unknown"
             live.mark_ready()
-        elif event.kind == "ended":
-            live.words = event.text
-            live.last_words.set()
         elif event.kind == "init-failed":
             live.init_error = event.text or "initialize failed"
         elif event.kind == "health":

@@ -25,8 +25,7 @@ _MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE TABLE instances (
         component TEXT PRIMARY KEY, package TEXT NOT NULL REFERENCES packages(id), running INTEGER NOT NULL,
-        bindings TEXT NOT NULL, consent TEXT NOT NULL, created_at REAL NOT NULL, start_order INTEGER NOT NULL,
-        quarantine TEXT NOT NULL
+        bindings TEXT NOT NULL, consent TEXT NOT NULL, created_at REAL NOT NULL, start_order INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE releases (name TEXT PRIMARY KEY, release INTEGER NOT NULL) STRICT;
     CREATE TABLE ends (
@@ -36,6 +35,7 @@ _MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX ends_by_component ON ends (component, id);
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     """,
+    "ALTER TABLE instances ADD COLUMN quarantine TEXT NOT NULL DEFAULT ''",
 )
 """Each entry brings the schema from version i to i + 1; an entry is never edited once released."""
 
@@ -273,6 +273,15 @@ class Registry:
                 "(SELECT id FROM ends WHERE component=? ORDER BY id DESC LIMIT ?)",
                 (end.component, end.component, KEPT_ENDS),
             )
+
+    def explain_end(self, component: ComponentId, incarnation: int, detail: str) -> bool:
+        """Put the worker's own words in place of what the kernel told; False when no such end is known yet."""
+        with self._transaction():
+            done = self._db.execute(
+                "UPDATE ends SET detail=? WHERE component=? AND incarnation=?",
+                (detail[:4096], str(component), incarnation),
+            )
+        return done.rowcount > 0
 
     def ends(self, component: ComponentId, limit: int = 10) -> list[EndRow]:
         """How the component's last workers ended, newest first."""

@@ -24,11 +24,13 @@ OFTEN = {"max-restarts": "1000", "window": '"1s"', "backoff": '["10ms", "10ms"]'
 def manifest(text: str, values: dict[str, str]) -> str:
     """The manifest with other values, each TOML as it stands behind `key = `; the rationale is left out.
 
-    A key that the manifest does not have is a mistake of the test.
+    An array takes an array's place, so that `storage` can be the capability or the limit. A key that the manifest does
+    not have is a mistake of the test.
     """
     text = text.partition("[capabilities.rationale]")[0]
     for key, value in values.items():
-        pattern = rf"(?ms)^{re.escape(key)} = (?:\[$.*?^\]|[^\n]*)$"
+        old = r"(?:\[$.*?^\]|\[[^\n]+)" if value.startswith("[") else r"[^\[\n]+"
+        pattern = rf"(?ms)^{re.escape(key)} = {old}$"
         text, found = re.subn(pattern, lambda _: f"{key} = {value}", text)  # noqa: B023 - used at once
         assert found == 1, (key, found)
     return text

@@ -18,6 +18,7 @@ from sandbox.errors import ProtocolViolation
 from sandbox.types import ComponentId
 from sandbox.wire.compile_result import CompileResult, pack_header, parse_header
 from supervisor.control import memfd
+from supervisor.control import registry as registry_module
 from supervisor.control.cache import Cache
 from supervisor.control.errors import CacheError, NotFoundError, RegistryError, RollbackError
 from supervisor.control.package_store import PackageStore
@@ -72,6 +73,23 @@ def test_releases_only_rise(registry):
     with pytest.raises(RollbackError):
         registry.install(package(4), instance(4))
     registry.install(package(5), instance(5))
+
+
+def test_an_older_schema_is_migrated(tmp_path, monkeypatch):
+    """A registry of the first schema is brought to the newest with everything in it."""
+    path = str(tmp_path / "r.db")
+    monkeypatch.setattr(registry_module, "_MIGRATIONS", registry_module._MIGRATIONS[:1])
+    old = Registry(path)
+    old._db.execute("INSERT INTO releases VALUES ('acme/echo', 7)")
+    old.close()
+    monkeypatch.undo()
+    new = Registry(path)
+    with pytest.raises(RollbackError):
+        new.check_release("acme/echo", 6)
+    new.install(package(7), instance(7))
+    new.set_quarantine(ECHO, "trap")
+    assert "trap" == new.instance(ECHO).quarantine
+    new.close()
 
 
 def test_incarnations_never_repeat(tmp_path):

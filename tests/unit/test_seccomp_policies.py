@@ -1,0 +1,373 @@
+"""The system-call policies: their shape, what they may never say, and that the compiled filters do what they say.
+
+The compiled filters are kept in `tests/unit/data/POLICY.x86_64.bpf`, so that a change of a policy, of libseccomp or of the
+compiler shows as a difference. After a wanted change write them again and look at the difference:
+
+    AIRSSYS_WRITE_BPF=1 python -m pytest tests/unit/test_seccomp_policies.py -k golden
+
+Golden bytes are compared where they were made (x86-64, the libseccomp named in `LIBSECCOMP`); what a filter decides is compared
+with its policy everywhere, by a small interpreter of BPF.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pyseccomp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.kernel import libc, seccomp
+from sandbox.kernel.seccomp import PolicyError, compile_policy, parse_policy, read_policy, rules
+
+pytestmark = pytest.mark.block4_security
+POLICIES = ("worker", "worker-load", "compiler")
+DATA = Path(__file__).parent / "data"
+LIBSECCOMP = (2, 5, 4)
+"""The version the golden files were made with."""
+WORKER_CALLS = [
+    "brk", "clock_gettime", "exit", "exit_group", "futex", "getrandom", "madvise", "mmap", "mprotect", "munmap",
+    "recvfrom", "rt_sigreturn", "sendto",
+]  # fmt: skip
+WITHOUT_ARGUMENTS = {
+    "worker": {"brk", "exit", "exit_group", "munmap", "rt_sigreturn"},
+    "worker-load": {
+        "capset", "close", "close_range", "landlock_create_ruleset", "landlock_restrict_self", "membarrier", "mprotect",
+        "mremap", "prctl", "prlimit64", "rt_sigaction", "rt_sigprocmask", "seccomp", "sigaltstack",
+    },
+    "compiler": {
+        "brk", "clock_gettime", "exit", "exit_group", "membarrier", "mprotect", "mremap", "munmap", "rt_sigreturn",
+        "sched_yield",
+    },
+}  # fmt: skip
+"""The calls a policy lets through whatever their arguments: each new one is a decision to be seen in a review."""
+PROT_EXEC = 4
+
+
+# -- what the files say -------------------------------------------------------------------------------------------
+
+
+def test_every_policy_is_known() -> None:
+    """Each file of the directory is one these tests look at."""
+    directory = Path(seccomp.__file__).parents[1] / "policy"
+    assert sorted(POLICIES) == sorted(path.stem for path in directory.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_shape(name: str) -> None:
+    """A sentence for the policy and for each rule; includes lead somewhere; no rule twice; every call is known."""
+    policy = read_policy(name)
+    assert len(policy["description"]) > 20
+    assert all(len(rule["why"]) >= 10 for rule in policy["rule"])
+    assert set(policy.get("include", [])) <= set(POLICIES)
+    said = [json.dumps([rule["call"], rule.get("args", [])], sort_keys=True) for rule in rules(name)]
+    assert len(said) == len(set(said))
+    assert [] == [r["call"] for r in rules(name) if pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, r["call"]) < 0]
+
+
+def test_the_worker_has_thirteen_calls() -> None:
+    """Exactly these, of which README and documents speak."""
+    assert WORKER_CALLS == seccomp.allowed_calls("worker")
+    assert 13 == len(WORKER_CALLS)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_wildcards(name: str) -> None:
+    """A call without argument rules is one of the few listed above."""
+    assert WITHOUT_ARGUMENTS[name] == {rule["call"] for rule in read_policy(name)["rule"] if not rule.get("args")}
+
+
+def _pins(rule: dict[str, Any], argument: int, bits: int) -> int | None:
+    """The value a rule demands of these bits of an argument; None when it leaves one of them open."""
+    for entry in rule.get("args", []):
+        if entry["arg"] == argument and entry["op"] in ("eq", "masked_eq"):
+            mask = entry.get("mask", (1 << 64) - 1)
+            return int(entry["value"] & bits) if mask & bits == bits else None
+    return None
+
+
+@pytest.mark.parametrize(("name", "call"), [("worker", "mmap"), ("worker", "mprotect"), ("compiler", "mmap")])
+def test_no_executable_memory(name: str, call: str) -> None:
+    """Every rule for the call demands that PROT_EXEC is not asked for, in all 64 bits."""
+    found = [rule for rule in rules(name) if rule["call"] == call]
+    assert found
+    assert {0} == {_pins(rule, 2, ((1 << 64) - 1) & ~3) for rule in found}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_memory_is_never_a_file(name: str) -> None:
+    """Every mmap is anonymous (or from no descriptor), private, and in worker and compiler at no chosen address."""
+    for rule in (rule for rule in rules(name) if rule["call"] == "mmap"):
+        assert 0xFFFFFFFF == _pins(rule, 4, 0xFFFFFFFF), "fd -1"
+        assert 0x02 == _pins(rule, 3, 0x0F), "MAP_PRIVATE"
+        if name != "worker-load":
+            assert 0x20 == _pins(rule, 3, 0x20), "MAP_ANONYMOUS"
+            assert 0 == _pins(rule, 0, (1 << 64) - 1), "no address"
+
+
+NEVER = {
+    "open", "openat", "openat2", "creat", "socket", "socketpair", "connect", "bind", "accept", "accept4", "sendmsg",
+    "recvmsg", "sendmmsg", "recvmmsg", "execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "mount",
+    "umount2", "pivot_root", "setns", "unshare", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "keyctl",
+    "add_key", "request_key", "memfd_create", "process_vm_writev", "pidfd_getfd", "kill", "tgkill", "tkill", "ioctl",
+    "fcntl", "dup", "dup2", "dup3", "shmget", "shmat", "setuid", "setresuid", "personality", "modify_ldt", "read",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_never(name: str) -> None:
+    """Calls that make or take authority are in no policy."""
+    assert set() == NEVER & set(seccomp.allowed_calls(name))
+
+
+@pytest.mark.parametrize("call", ["prctl", "seccomp", "capset", "close", "mremap", "prlimit64"])
+def test_the_first_filters_calls_end_with_it(call: str) -> None:
+    """What the last walls need while they go up is gone behind the last filter."""
+    assert call in seccomp.allowed_calls("worker-load")
+    assert call not in seccomp.allowed_calls("worker")
+
+
+def test_the_first_filter_includes_the_last() -> None:
+    """Filters only add up: what the worker needs later must pass the first one too."""
+    assert set(seccomp.allowed_calls("worker")) <= set(seccomp.allowed_calls("worker-load"))
+
+
+# -- the parser ---------------------------------------------------------------------------------------------------
+
+GOOD = {"call": "read", "why": "because a test says so"}
+GOOD_ARGUMENT = {"arg": 0, "op": "masked_eq", "mask": 255, "value": 3}
+words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+def _policy(*listed: Any, **top: Any) -> str:
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in top.items()) + f"rule = {_toml(list(listed))}\n"
+
+
+def test_a_good_policy_is_read() -> None:
+    """Positive control of every refusal below."""
+    text = _policy(GOOD | {"args": [GOOD_ARGUMENT]}, description="x", include=["worker"])
+    assert [GOOD | {"args": [GOOD_ARGUMENT]}] == parse_policy("test", text)["rule"]
+
+
+@given(key=words.filter(lambda w: w not in {"call", "why", "args"}), value=st.one_of(st.integers(0, 9), words))
+def test_unknown_key_of_a_rule(key: str, value: Any) -> None:
+    """`arg` instead of `args` would let a call through with any arguments: an unknown key is an error."""
+    with pytest.raises(PolicyError, match="unknown key"):
+        parse_policy("test", _policy(GOOD | {key: value}))
+
+
+@given(key=words.filter(lambda w: w not in {"arg", "op", "value", "mask"}))
+def test_unknown_key_of_an_argument(key: str) -> None:
+    """The same for a comparison."""
+    with pytest.raises(PolicyError, match="unknown key"):
+        parse_policy("test", _policy(GOOD | {"args": [GOOD_ARGUMENT | {key: 1}]}))
+
+
+@given(key=words.filter(lambda w: w not in {"description", "include", "rule"}))
+def test_unknown_key_of_a_policy(key: str) -> None:
+    """And for the whole file."""
+    with pytest.raises(PolicyError, match="unknown key"):
+        parse_policy("test", _policy(GOOD, **{key: "x"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rule = 1",
+        "rule = [1]",
+        "include = 'worker'",
+        "include = [1]",
+        "[[rule]",
+        _policy({"call": "read"}),
+        _policy({"why": "none"}),
+        _policy(GOOD | {"call": ""}),
+        _policy(GOOD | {"call": 3}),
+        _policy(GOOD | {"why": ""}),
+        _policy(GOOD | {"args": []}),
+        _policy(GOOD | {"args": [3]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"op": "ge"}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"arg": 6}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"arg": -1}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"arg": "0"}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"value": -1}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"value": "3"}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"value": 256}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT | {"mask": 1 << 64}]}),
+        _policy(GOOD | {"args": [{"arg": 0, "op": "masked_eq", "value": 3}]}),
+        _policy(GOOD | {"args": [{"arg": 0, "op": "eq", "value": 3, "mask": 1}]}),
+        _policy(GOOD | {"args": [{"arg": 0, "op": "eq"}]}),
+        _policy(GOOD | {"args": [GOOD_ARGUMENT, GOOD_ARGUMENT]}),
+    ],
+)
+def test_refused(text: str) -> None:
+    """Every shape a reader could misunderstand is an error."""
+    with pytest.raises(PolicyError):
+        parse_policy("test", text)
+
+
+def test_includes_that_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing policy and policies in a circle are errors with a name."""
+    with pytest.raises(PolicyError, match="no such policy"):
+        rules("nothing")
+    monkeypatch.setattr(seccomp, "read_policy", lambda name: {"include": ["b" if name == "a" else "a"]})
+    with pytest.raises(PolicyError, match="a > b > a"):
+        rules("a")
+
+
+def test_unknown_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call the library does not know is an error, not a rule left out."""
+    monkeypatch.setattr(seccomp, "rules", lambda name: [GOOD | {"call": "no_such_call"}])
+    with pytest.raises(PolicyError, match="no_such_call"):
+        compile_policy("test")
+
+
+# -- what the filters do ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_deterministic(name: str) -> None:
+    """The same policy is the same bytes each time."""
+    assert compile_policy(name) == compile_policy(name)
+
+
+def _library_version() -> tuple[int, int, int]:
+    library = ctypes.CDLL("libseccomp.so.2")
+    library.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint * 3)
+    major, minor, micro = library.seccomp_version().contents
+    return major, minor, micro
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_golden(name: str) -> None:
+    """The compiled filter is the one in the tree, byte by byte."""
+    file = DATA / f"{name}.x86_64.bpf"
+    if os.environ.get("AIRSSYS_WRITE_BPF"):
+        file.write_bytes(compile_policy(name))
+    if libc.MACHINE != "x86_64":
+        pytest.skip(f"golden filters are of x86-64, this is {libc.MACHINE}")
+    if _library_version() != LIBSECCOMP:
+        pytest.skip(f"golden filters were made by libseccomp {LIBSECCOMP}, this is {_library_version()}")
+    assert file.read_bytes() == compile_policy(name)
+
+
+KILL, ALLOW = 0x80000000, 0x7FFF0000
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def run(bpf: bytes, number: int, arguments: tuple[int, ...], architecture: int) -> int:
+    """What a filter answers: an interpreter of the BPF that seccomp(2) takes."""
+    data = struct.pack("<iIQ6Q", number, architecture, 0, *arguments)
+    accumulator, at = 0, 0
+    while True:
+        code, jump_true, jump_false, constant = struct.unpack_from("<HBBI", bpf, at * 8)
+        at += 1
+        if code == 0x20:  # ld [k]
+            (accumulator,) = struct.unpack_from("<I", data, constant)
+        elif code == 0x54:  # and k
+            accumulator &= constant
+        elif code == 0x05:  # ja
+            at += constant
+        elif code in (0x15, 0x25, 0x35, 0x45):  # jeq, jgt, jge, jset
+            taken = {
+                0x15: accumulator == constant,
+                0x25: accumulator > constant,
+                0x35: accumulator >= constant,
+                0x45: bool(accumulator & constant),
+            }[code]
+            at += jump_true if taken else jump_false
+        elif code == 0x06:  # ret k
+            return int(constant)
+        else:
+            raise AssertionError(f"instruction {code:#x} is new to this interpreter")
+
+
+def wanted(listed: list[dict[str, Any]], number: int, arguments: tuple[int, ...]) -> int:
+    """What the policy says, read rule by rule."""
+    for rule in listed:
+        if pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule["call"]) != number:
+            continue
+        for entry in rule.get("args", []):
+            value, mask = arguments[entry["arg"]], entry.get("mask", (1 << 64) - 1)
+            good = value <= entry["value"] if entry["op"] == "le" else value & mask == entry["value"]
+            if not good:
+                break
+        else:
+            return ALLOW
+    return KILL
+
+
+_compiled: dict[str, tuple[bytes, list[dict[str, Any]]]] = {}
+
+
+def compiled(name: str) -> tuple[bytes, list[dict[str, Any]]]:
+    """A policy's filter and rules, once."""
+    if name not in _compiled:
+        _compiled[name] = (compile_policy(name), rules(name))
+    return _compiled[name]
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[str, int, tuple[int, ...]]:
+    """A call that a rule allows, then changed in a few bits or numbers, or any call."""
+    name = draw(st.sampled_from(POLICIES))
+    _, listed = compiled(name)
+    rule = draw(st.sampled_from(listed))
+    number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule["call"])
+    arguments = [draw(st.sampled_from([0, 1, 3, 4, (1 << 32) - 1, (1 << 64) - 1, 1 << 32])) for _ in range(6)]
+    for entry in rule.get("args", []):
+        arguments[entry["arg"]] = entry["value"]
+    for _ in range(draw(st.integers(0, 3))):
+        index = draw(st.integers(0, 5))
+        arguments[index] ^= 1 << draw(st.integers(0, 63))
+    if draw(st.integers(0, 5)) == 0:
+        number = draw(st.integers(0, 600))
+    return name, number, tuple(arguments)
+
+
+@given(calls())
+@settings(max_examples=600, deadline=None)
+def test_filters_decide_as_their_policies(call: tuple[str, int, tuple[int, ...]]) -> None:
+    """The compiled filter allows a call exactly when a rule of the policy does, in all 64 bits of each argument."""
+    name, number, arguments = call
+    bpf, listed = compiled(name)
+    architecture = ARCHITECTURES[libc.MACHINE]
+    assert wanted(listed, number, arguments) == run(bpf, number, arguments, architecture)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_rule_is_in_the_filter(name: str) -> None:
+    """Each rule alone makes its call pass; the same number in another architecture's table is killed."""
+    bpf, listed = compiled(name)
+    for rule in listed:
+        number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule["call"])
+        arguments = [0] * 6
+        for entry in rule.get("args", []):
+            arguments[entry["arg"]] = entry["value"]
+        assert ALLOW == run(bpf, number, tuple(arguments), ARCHITECTURES[libc.MACHINE]), rule
+        for other in (0x40000003, 0x40000028, 0xC0000015):
+            assert KILL == run(bpf, number, tuple(arguments), other)
+        assert KILL == run(bpf, number | 0x40000000, tuple(arguments), ARCHITECTURES[libc.MACHINE])
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_other_call_is_killed(name: str) -> None:
+    """All numbers that no rule names, with harmless and with odd arguments."""
+    bpf, listed = compiled(name)
+    named = {pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule["call"]) for rule in listed}
+    for number in set(range(1024)) - named:
+        for value in (0, 3, 4, (1 << 64) - 1):
+            assert KILL == run(bpf, number, (value,) * 6, ARCHITECTURES[libc.MACHINE])
