@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import socket
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -18,6 +19,17 @@ MAX = 64 * 1024
 """Largest packet, bytes."""
 MAX_FDS = 64
 """Most descriptors in one packet."""
+MAX_LIVING = 200
+"""Most workers in one `Living`."""
+MAX_TEXT = 2000
+"""Characters of a text that the supervisor passes on; a frame always has room for it."""
+
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+_Seconds = Annotated[int, msgspec.Meta(ge=1, le=24 * 3600)]
+_Clone = Annotated[int, msgspec.Meta(ge=-4095, le=(1 << 31) - 1)]
+"""A pid, or -errno."""
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -30,18 +42,18 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkn
 class StartWorker(_Frame):
     """Start a caged worker; descriptor: the .cwasm in a sealed memfd. Answered by `Started` or `Failed`."""
 
-    n: int
+    n: _Number
     component: ComponentId
-    incarnation: int
+    incarnation: _Number
     limits: Limits
 
 
 class KillWorker(_Frame):
     """SIGKILL the worker of this incarnation; its end is told by `WorkerEnded`. Answered by `Done`."""
 
-    n: int
-    incarnation: int
-    outcome: str  # why, an Outcome value: killed or deadline
+    n: _Number
+    incarnation: _Number
+    outcome: Literal["killed", "deadline"]
 
 
 class Compile(_Frame):
@@ -50,9 +62,9 @@ class Compile(_Frame):
     Answered by `Done` when the compiler exited well, else by `Failed`.
     """
 
-    n: int
-    memory: int  # bytes of address space
-    seconds: int  # wall clock
+    n: _Number
+    memory: _Bytes  # of address space
+    seconds: _Seconds  # CPU time, and a little more of wall clock
 
 
 class MountSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -84,9 +96,10 @@ class DropPolicy(_Frame):
 
 
 class Snapshot(_Frame):
-    """What lives; answered by `Living`."""
+    """What lives; answered by `Living`, workers after this incarnation."""
 
-    n: int
+    n: _Number
+    after: int = -1
 
 
 class StopHost(_Frame):
@@ -157,13 +170,17 @@ class HostProcess(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class Living(_Frame):
-    """Answer to `Snapshot`. `walls` maps a wall's name to "on" or to what is lost."""
+    """Answer to `Snapshot`. `walls` maps a wall's name to "on" or to what is lost.
+
+    At most `MAX_LIVING` workers by rising incarnation, so that the packet has room; `more` when there are others.
+    """
 
     n: int
     workers: list[LivingWorker]
     processes: list[HostProcess]
     walls: dict[str, str]
     stopping: bool
+    more: bool = False
 
 
 class ProcessRestarted(_Frame):
@@ -273,7 +290,7 @@ class Forked(_Frame):
     """The worker's pid in the supervisor's pid namespace, or -errno."""
 
     n: int
-    pid: int
+    pid: _Clone
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -12,12 +12,12 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
 from sandbox.errors import ProtocolViolation
-from sandbox.types import ComponentId, Limits
+from sandbox.types import ComponentId, Limits, Outcome
 from sandbox.wire.supervisor_frames import (
     AuditChannel,
     Compile,
@@ -106,7 +106,8 @@ class SupervisorLink:
     async def kill_worker(self, incarnation: int, outcome: str) -> None:
         """SIGKILL the worker of this incarnation. Raises SupervisorError."""
         n = self._next()
-        await self._call(Done, n, KillWorker(n, incarnation, outcome))
+        why: Literal["killed", "deadline"] = "deadline" if outcome == Outcome.DEADLINE else "killed"
+        await self._call(Done, n, KillWorker(n, incarnation, why))
 
     async def compile(self, wasm: int, result: int, memory: int, seconds: int) -> None:
         """Run a caged compiler on two memfds (not closed here). Raises SupervisorError."""
@@ -126,7 +127,13 @@ class SupervisorLink:
     async def snapshot(self) -> Living:
         """What lives. Raises SupervisorError."""
         n = self._next()
-        return await self._call(Living, n, Snapshot(n))
+        living = await self._call(Living, n, Snapshot(n))
+        workers = list(living.workers)
+        while living.more and living.workers:
+            n = self._next()
+            living = await self._call(Living, n, Snapshot(n, living.workers[-1].incarnation))
+            workers += living.workers
+        return msgspec.structs.replace(living, workers=workers, more=False)
 
     async def stop_host(self) -> None:
         """Ask for the end of everything; the supervisor says `Drain` next. Raises SupervisorError."""

@@ -1,8 +1,8 @@
 """The host's own processes as the supervisor keeps them: start, channel, death, start again.
 
 A child is a pid with a pidfd, a SEQPACKET channel that never blocks the supervisor, and a restart counter. Restart is
-at once; a child that dies again and again within seconds is given up and takes the host down with a clear message,
-because a host without router, bridge or auditor serves nobody.
+at once; a child that dies again and again within seconds is started with growing delays. Only while the host is still
+starting does that end the host, with a clear message: it has never served, and whoever started it is waiting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from supervisor.parent.errors import SpawnFailed
 
 MAX_DEATHS = 5
 DEATH_WINDOW = 10.0
-"""More than MAX_DEATHS deaths within this many seconds end the host."""
+"""More than MAX_DEATHS deaths within this many seconds end a host that is starting."""
+FREE_DEATHS = 3
+"""Deaths within the window that are followed by a start at once."""
+MAX_DELAY = 5.0
+"""Longest wait before another start, seconds."""
 HANG_UP_SECONDS = 0.2
 """How long a child may outlive its channel."""
 MAX_QUEUE = 10_000
@@ -143,6 +147,11 @@ class Child:
             self.pidfd = -1
         self.ready = False
         self._drop_queue()
+
+    def delay(self) -> float:
+        """Seconds to wait before the next start."""
+        excess = len(self._deaths) - FREE_DEATHS
+        return 0.0 if excess <= 0 else min(0.1 * 2.0**excess, MAX_DELAY)
 
     def check_storm(self) -> None:
         """Raise SpawnFailed when it died too often lately."""

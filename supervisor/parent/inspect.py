@@ -15,9 +15,22 @@ _ZERO = "0000000000000000"
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
-def own_namespaces() -> dict[str, str]:
+Namespaces = dict[str, frozenset[str]]
+"""Per kind of namespace, those a worker must not be in."""
+
+
+def own_namespaces() -> Namespaces:
     """The supervisor's own namespaces, to be compared with."""
-    return {name: os.readlink(f"/proc/self/ns/{name}") for name in NAMESPACES}
+    return {name: frozenset({os.readlink(f"/proc/self/ns/{name}")}) for name in NAMESPACES}
+
+
+def with_namespaces(namespaces: Namespaces, pid: int) -> Namespaces:
+    """These and the ones of `pid` (the zygote's: a worker that stayed in one would share it with all others).
+
+    Raises:
+        OSError: the process is gone or cannot be read.
+    """
+    return {name: known | {os.readlink(f"/proc/{pid}/ns/{name}")} for name, known in namespaces.items()}
 
 
 def _status(pid: int) -> dict[str, str]:
@@ -25,14 +38,14 @@ def _status(pid: int) -> dict[str, str]:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 
 
-def check(pid: int, uid: int, own_uid: bool, host_namespaces: dict[str, str]) -> None:
+def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces) -> None:
     """Check a sealed worker.
 
     Args:
         pid: the worker, a child of ours that has not been waited for (so the number cannot be another's).
         uid: the outside uid it must have, four times, as its gid.
         own_uid: whether uids are per worker; without, supplementary groups cannot be emptied and are not checked.
-        host_namespaces: what none of its namespaces may be.
+        foreign: what none of its namespaces may be, the host's and the zygote's.
 
     Raises:
         OutsideCheckFailed: something differs; the message says what was found and what was wanted.
@@ -69,8 +82,8 @@ def check(pid: int, uid: int, own_uid: bool, host_namespaces: dict[str, str]) ->
         raise OutsideCheckFailed(
             f"descriptors are {descriptors} {links}, wanted two sockets, 3 and 4", subject=str(pid)
         )
-    shared = [name for name in NAMESPACES if namespaces[name] == host_namespaces[name]]
+    shared = [name for name in NAMESPACES if namespaces[name] in foreign[name]]
     if shared:
-        raise OutsideCheckFailed(f"namespaces shared with the host: {', '.join(shared)}", subject=str(pid))
+        raise OutsideCheckFailed(f"namespaces shared with host or zygote: {', '.join(shared)}", subject=str(pid))
     if len(mounts) != 1 or " / / ro," not in mounts[0] or " tmpfs " not in mounts[0]:
         raise OutsideCheckFailed(f"mounts are {mounts}, wanted one read-only empty root", subject=str(pid))

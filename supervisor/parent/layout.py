@@ -60,8 +60,19 @@ def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layo
         RootError: foreign, not a directory, not ours, or a path too long for a socket.
         AlreadyRunning: a live host holds the lock.
     """
+    for socket_path in (api_path, f"{run}/workers/router.sock", f"{run}/bus/router.sock"):
+        _check_length(socket_path)
     for path in (state, run):
         _own_directory(path)
+    try:
+        return _open_all(state, run, api_path, identities)
+    except OSError as error:
+        raise RootError(
+            f"cannot prepare the root: {error.strerror or error}", subject=str(error.filename or run)
+        ) from error
+
+
+def _open_all(state: str, run: str, api_path: str, identities: Identities) -> Layout:
     lock_fd = _lock(run)
     _rotate(f"{run}/host.log")
     log_fd = os.open(f"{run}/host.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -200,11 +211,14 @@ def _socket_directory(run: str, name: str, uid: int, identities: Identities, mod
     return path
 
 
-def _listen(path: str, identities: Identities, mode: int) -> socket.socket:
+def _check_length(path: str) -> None:
     if len(os.fsencode(path)) > SOCKET_PATH_MAX:
         raise RootError(
             "the root's path is too long for a socket", subject=path, hint=f"at most {SOCKET_PATH_MAX} bytes in all"
         )
+
+
+def _listen(path: str, identities: Identities, mode: int) -> socket.socket:
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -20,7 +20,7 @@ import msgspec
 
 from sandbox.errors import AirssysError, ProtocolViolation
 from sandbox.kernel.cgroups import Tree
-from sandbox.types import Outcome
+from sandbox.types import ComponentId, Outcome
 from sandbox.wire import UNDECODABLE
 from sandbox.wire import supervisor_frames as frames
 from supervisor.config import HostConfig
@@ -41,8 +41,19 @@ _from_child = msgspec.msgpack.Decoder(frames.FromChild)
 _forked = msgspec.msgpack.Decoder(frames.Forked | frames.Up)
 _REASONS = (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED)
 """Outcomes that control, router and bridge may give a worker they want ended."""
+RELAUNCH_SECONDS = 1.0
+"""Pause before trying again when not even a process could be made."""
 STOP_SECONDS = 2.0
 """How long a host process may take to end after its channel hung up."""
+
+
+def _check_component(component: ComponentId) -> None:
+    try:
+        valid = ComponentId.parse(str(component)) == component
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ProtocolViolation("not a component id", subject=str(component)[:200])
 
 
 @dataclass
@@ -73,6 +84,7 @@ class Supervisor:
         self._stop_at = 0.0
         self._stop_requests: list[int] = []
         self._leftover_groups: set[str] = set()
+        self._relaunches: dict[str, float] = {}
         uids = self.identities
         for name, uid, start in (
             ("auditor", uids.auditor, self.services.auditor),
@@ -120,6 +132,8 @@ class Supervisor:
                 self._worker_reported(who)
             elif what == "compiler-dead":
                 self._compiler_dead(who)
+            elif what == "stray-dead":
+                self._stray_dead(who)
             elif what == "audit":
                 self._audit_event(mask)
         self._times()
@@ -136,6 +150,7 @@ class Supervisor:
             "worker": 4,
             "worker-dead": 5,
             "compiler-dead": 6,
+            "stray-dead": 6,
         }
         return sorted(events, key=lambda event: order[event[0].data[0]])
 
@@ -143,6 +158,7 @@ class Supervisor:
         now = time.monotonic()
         times = [worker.deadline for worker in self.workers.by_incarnation.values() if worker.stage != "live"]
         times += self.compilers.deadlines()
+        times += self._relaunches.values()
         if self._phase == "starting":
             times.append(self._deadline)
         if self._phase == "draining":
@@ -158,6 +174,9 @@ class Supervisor:
                 worker.deadline = now + 60
                 self._fail_start(worker, SpawnFailed("the worker was not sealed in time", subject=worker.stage))
         self.compilers.expire(now)
+        for name in [name for name, when in self._relaunches.items() if now >= when]:
+            del self._relaunches[name]
+            self._launch(name)
         if self._phase == "starting" and now >= self._deadline:
             waiting = [name for name, child in self.children.items() if not child.ready]
             raise SpawnFailed(f"not ready in time: {', '.join(waiting)}", hint="see the host's log")
@@ -187,8 +206,16 @@ class Supervisor:
 
     def _launch(self, name: str) -> None:
         child = self.children[name]
-        child.check_storm()
-        child.launch()
+        if self._phase == "starting":
+            child.check_storm()
+        try:
+            child.launch()
+        except SpawnFailed as error:
+            if self._phase == "starting":
+                raise
+            log.error("%s cannot be started: %s", name, error)
+            self._relaunches[name] = time.monotonic() + RELAUNCH_SECONDS
+            return
         log.info("%s started, pid %d", name, child.pid)
         self.selector.register(child.pidfd, selectors.EVENT_READ, ("child-dead", child))
         self.selector.register(child.sock, selectors.EVENT_READ, ("child", child))  # type: ignore[arg-type]
@@ -214,7 +241,12 @@ class Supervisor:
             for worker in list(self.workers.by_incarnation.values()):
                 if worker.stage == "cloning":
                     self._fail_start(worker, SpawnFailed("the zygote ended"))
-        self._launch(child.name)
+        delay = child.delay()
+        if self._phase == "starting" or delay == 0:
+            self._launch(child.name)
+        else:
+            log.error("%s is started again in %.1f s", child.name, delay)
+            self._relaunches[child.name] = time.monotonic() + delay
 
     def _child_event(self, child: Child, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:
@@ -249,6 +281,8 @@ class Supervisor:
     def _frame(self, child: Child, body: bytes, fds: list[int]) -> None:
         if child.name == "control":
             frame = _from_control.decode(body)
+            if isinstance(frame, frames.StartWorker | frames.SetPolicy | frames.DropPolicy):
+                _check_component(frame.component)
             self._control_frame(frame, fds)
             return
         if fds:
@@ -266,8 +300,9 @@ class Supervisor:
         elif isinstance(message, frames.EndWorker):
             self._end_worker(child, message)
         elif child.name == "auditor":
-            self.walls["audit"] = "on" if message.ok else f"failing: {message.text}"
-            log.error("auditor: %s", message.text or "writes again")
+            text = message.text[: frames.MAX_TEXT]
+            self.walls["audit"] = "on" if message.ok else f"failing: {text}"
+            log.error("auditor: %s", text or "writes again")
         else:
             raise ProtocolViolation("frame from the wrong process", subject=type(message).__name__)
 
@@ -275,6 +310,8 @@ class Supervisor:
         child.ready = True
         if child.name == "auditor":
             self._audit_up()
+        elif child.name == "zygote":
+            self._zygote_up(child)
         elif child.name in ("bridge", "router"):
             self._audit_channel(child)
             if child.restarts:
@@ -289,6 +326,13 @@ class Supervisor:
             self.on_ready()
         elif all(c.ready for c in self.children.values() if c.name != "control") and not self.children["control"].pid:
             self._launch("control")
+
+    def _zygote_up(self, child: Child) -> None:
+        try:
+            self.workers.zygote_up(child.pid)
+        except OSError as error:
+            child.ready = False  # it is gone again, and its death on its way
+            log.error("cannot read the zygote's namespaces: %s", error)
 
     # -- the auditor's channels ------------------------------------------------------------------------------
 
@@ -328,7 +372,7 @@ class Supervisor:
 
     def _refuse(self, n: int, error: Exception, outcome: str = "") -> None:
         code = error.code if isinstance(error, AirssysError) else "E_SPAWN"
-        self._answer(frames.Failed(n, code, str(error), outcome))
+        self._answer(frames.Failed(n, code, str(error)[: 2 * frames.MAX_TEXT], outcome))
 
     def _control_frame(self, frame: Any, fds: list[int]) -> None:
         wanted = 1 if isinstance(frame, frames.StartWorker) else 2 if isinstance(frame, frames.Compile) else 0
@@ -353,24 +397,26 @@ class Supervisor:
             self.children["bridge"].send(frames.BridgeDrop(frame.component, frame.purge))
             self._answer(frames.Done(frame.n))
         elif isinstance(frame, frames.Snapshot):
-            self._answer(self._living(frame.n))
+            self._answer(self._living(frame.n, frame.after))
         elif isinstance(frame, frames.StopHost):
             self._answer(frames.Done(frame.n))
             self._drain()
         elif isinstance(frame, frames.Drained) and self._phase == "draining":
             self._phase = "ended"
 
-    def _living(self, n: int) -> frames.Living:
-        workers = [
+    def _living(self, n: int, after: int) -> frames.Living:
+        live = [
             frames.LivingWorker(w.request.component, w.request.incarnation, w.pid, w.uid)
-            for w in self.workers.by_incarnation.values()
-            if w.stage == "live" and w.verdict is None
+            for incarnation, w in sorted(self.workers.by_incarnation.items())
+            if w.stage == "live" and w.verdict is None and incarnation > after
         ]
+        workers = live[: frames.MAX_LIVING]
         processes = [frames.HostProcess("supervisor", os.getpid(), os.getuid(), 0, True)]
         processes += [
             frames.HostProcess(c.name, c.pid, c.uid, max(c.restarts, 0), c.ready) for c in self.children.values()
         ]
-        return frames.Living(n, workers, processes, self.walls, self._phase == "draining")
+        more = len(live) > len(workers)
+        return frames.Living(n, workers, processes, self.walls, self._phase == "draining", more)
 
     def _set_policy(self, frame: frames.SetPolicy) -> None:
         opened: list[int] = []
@@ -431,11 +477,14 @@ class Supervisor:
         worker.generation = self.children["control"].restarts
 
     def _cloned(self, answer: frames.Forked) -> None:
+        if answer.pid in {child.pid for child in self.children.values() if child.pidfd >= 0}:
+            raise ProtocolViolation("the zygote named a process of the host", subject=str(answer.pid))
         for worker in self.workers.by_incarnation.values():
             if worker.stage == "cloning" and worker.request.n == answer.n:
                 break
         else:
-            return  # given up meanwhile; a child of ours nobody wants is ended by its channel
+            self._stray(answer.pid)
+            return
         try:
             self.workers.cloned(worker, answer.pid)
         except (AirssysError, OSError) as error:
@@ -444,6 +493,22 @@ class Supervisor:
             return
         self._watch_worker(worker)
         self.selector.register(worker.bridge, selectors.EVENT_READ, ("worker", worker))
+
+    def _stray(self, pid: int) -> None:
+        """A worker that was given up before the zygote answered: its channels are closed, so it ends; wait for it."""
+        if pid <= 0:
+            return
+        try:
+            pidfd = self.workers.adopt(pid)
+        except (AirssysError, OSError) as error:
+            log.error("the zygote named %d, which is no new worker: %s", pid, error)
+            return
+        self.selector.register(pidfd, selectors.EVENT_READ, ("stray-dead", pidfd))
+
+    def _stray_dead(self, pidfd: int) -> None:
+        self.selector.unregister(pidfd)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
 
     def _watch_worker(self, worker: Worker) -> None:
         if worker.pidfd >= 0:
@@ -500,8 +565,9 @@ class Supervisor:
             return  # already dead
         if frame.outcome not in _REASONS:
             raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
-        log.info("%s ends %s: %s %s", child.name, worker.request.component, frame.outcome, frame.detail)
-        self.workers.kill(worker, Outcome(frame.outcome), frame.detail)
+        detail = frame.detail[: frames.MAX_TEXT]
+        log.info("%s ends %s: %s %s", child.name, worker.request.component, frame.outcome, detail)
+        self.workers.kill(worker, Outcome(frame.outcome), detail)
 
     def _worker_dead(self, worker: Worker) -> None:
         self.selector.unregister(worker.pidfd)

@@ -24,7 +24,7 @@ from sandbox.kernel import libc
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import EXIT_CODES, Outcome
 from sandbox.wire import bridge_ops, packet, zmtp
-from sandbox.wire.supervisor_frames import Fork, StartWorker, WorkerSpec
+from sandbox.wire.supervisor_frames import MAX_TEXT, Fork, StartWorker, WorkerSpec
 from supervisor.parent import inspect
 from supervisor.parent.errors import SpawnFailed
 from supervisor.parent.identities import WORKERS, Identities
@@ -81,7 +81,12 @@ class Workers:
     start_seconds: float
     by_incarnation: dict[int, Worker] = field(default_factory=dict)
     _inside: int = 0
-    _namespaces: dict[str, str] = field(default_factory=inspect.own_namespaces)
+    _own: inspect.Namespaces = field(default_factory=inspect.own_namespaces)
+    _foreign: inspect.Namespaces = field(default_factory=dict)
+
+    def zygote_up(self, pid: int) -> None:
+        """A (new) zygote is ready: workers must leave its namespaces too. Raises OSError when it is gone."""
+        self._foreign = inspect.with_namespaces(self._own, pid)
 
     def _next_inside(self) -> int:
         if self.identities.base is None:
@@ -153,11 +158,10 @@ class Workers:
         """
         if pid < 0:
             raise SpawnFailed(f"the kernel refused another process: {os.strerror(-pid)}")
+        worker.pidfd = self.adopt(pid)
         worker.pid = pid
-        worker.pidfd = libc.syscall("pidfd_open", pid, 0)
-        os.set_inheritable(worker.pidfd, False)
-        # Only a child of ours can be waited for: no number the zygote names can be somebody else's process.
-        os.waitid(os.P_PIDFD, worker.pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if worker.verdict is not None:
+            raise SpawnFailed("ended while it was being started", subject=worker.verdict.value)
         limits = worker.request.limits
         self.cgroups.place(worker.group, pid, 2 * limits.memory + 80 * limits.message_size + (64 << 20))
         spec = WorkerSpec(worker.request.component, limits, os.fstat(worker.code).st_size)
@@ -166,6 +170,27 @@ class Workers:
         os.close(worker.code)
         worker.code = -1
         worker.stage = "sealing"
+
+    def adopt(self, pid: int) -> int:
+        """A pidfd of a process the zygote says it cloned for us.
+
+        Only a child of ours can be waited for, and workers are counted: no number the zygote names can make us signal
+        somebody else's process or one of another worker.
+
+        Raises:
+            OSError: there is no such process, or it is not our child.
+            SpawnFailed: it is another worker.
+        """
+        if any(worker.pid == pid for worker in self.by_incarnation.values()):
+            raise SpawnFailed("the zygote named another worker's process", subject=str(pid))
+        pidfd = libc.syscall("pidfd_open", pid, 0)
+        try:
+            os.set_inheritable(pidfd, False)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except OSError:
+            os.close(pidfd)
+            raise
+        return pidfd
 
     def reported(self, worker: Worker) -> None:
         """Third stage: the worker says it is sealed; look at it from outside.
@@ -182,8 +207,8 @@ class Workers:
         if message is None or message[0] not in (bridge_ops.SEALED, bridge_ops.SETUP_ERROR):
             raise ProtocolViolation("expected the worker's report")
         if message[0] == bridge_ops.SETUP_ERROR:
-            raise SpawnFailed(message[1].decode(errors="replace"))
-        inspect.check(worker.pid, worker.uid, self.identities.base is not None, self._namespaces)
+            raise SpawnFailed(message[1].decode(errors="replace")[:MAX_TEXT])
+        inspect.check(worker.pid, worker.uid, self.identities.base is not None, self._foreign)
         worker.stage = "live"
 
     def kill(self, worker: Worker, outcome: Outcome, detail: str) -> None:

@@ -36,19 +36,22 @@ def manifest(text: str, values: dict[str, str]) -> str:
     return text
 
 
-def pack(host: Host, name: str, values: dict[str, str] | None = None, *, folder: str = "") -> Path:
+def pack(
+    host: Host, name: str, values: dict[str, str] | None = None, *, folder: str = "", key: Path | None = None
+) -> Path:
     """A signed copy of the test guest that is called test/`name`; its directory.
 
     Args:
         values: more of the manifest, see `manifest`.
         folder: the directory's name when it is not the component's.
+        key: who signs when it is not the host's tester.
     """
     source, target = GUESTS / "probe", host.out / (folder or name)
     target.mkdir()
     shutil.copy(source / "component.wasm", target)
     text = manifest((source / "component.toml").read_text(), {"name": f'"test/{name}"', **(values or {})})
     (target / "component.toml").write_text(text)
-    envelope.sign(str(target), load_private(str(host.key)))
+    envelope.sign(str(target), load_private(str(key or host.key)))
     return target
 
 

@@ -108,7 +108,7 @@ def test_every_error_code_is_documented():
 
 
 def test_help_is_fast():
-    """`airssys --help` loads click and no command: the best of five runs takes less than 150 ms of CPU over Python's own."""
+    """`airssys --help` loads click and no command: it takes less than 150 ms of CPU (the best of five)."""
 
     def best(*arguments):
         times = []
