@@ -210,7 +210,7 @@ class Supervisor:
             child.check_storm()
         try:
             child.launch()
-        except SpawnFailed as error:
+        except (SpawnFailed, OSError) as error:
             if self._phase == "starting":
                 raise
             log.error("%s cannot be started: %s", name, error)

@@ -255,6 +255,12 @@ def test_stop_and_drain(plain: Host) -> None:
     assert "stopped" == _post(plain, "test/plain/0", "stop", drain=True)["state"]
     _post(plain, "test/plain/0", "start")
     assert "drained0\ndrained1\ndrained2" == plain.ask("test/plain", "keys drained")
+    with plain.api() as client:
+        client.message("test/plain", "send", b"sleep 300", 1000, "text/plain")
+        client.message("test/plain", "send", b"set dropped 1", 1000, "text/plain")
+    assert "stopped" == _post(plain, "test/plain/0", "stop")["state"]
+    _post(plain, "test/plain/0", "start")
+    assert "-" == plain.ask("test/plain", "get dropped")
 
 
 def test_no_start(shared: Host) -> None:

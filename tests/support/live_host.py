@@ -144,10 +144,10 @@ class Host:
 
 
 @contextlib.contextmanager
-def temporary_host(key: Path, configuration: str = "") -> Iterator[Host]:
-    """A root of its own, removed with whatever runs on it at the end."""
+def temporary_host(key: Path, configuration: str = "", within: Path | None = None) -> Iterator[Host]:
+    """A root of its own (in the directory `within`), removed with whatever runs on it at the end."""
     # Not below pytest's directories: they are closed to other uids, and a socket's path has 107 bytes.
-    root = Path(tempfile.mkdtemp(prefix="as-"))
+    root = Path(tempfile.mkdtemp(prefix="as-", dir=within))
     root.chmod(0o755)
     host = Host(root, key)
     if configuration:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
+from airssys.componentize import componentize
 
 from supervisor.cli.app import COMMANDS, root
+from supervisor.config import HostConfig, parse_config
 from supervisor.control.endpoints import ENDPOINTS
 from supervisor.control.reference import markdown
+from supervisor.packages.manifest import parse_manifest
 
 pytestmark = pytest.mark.block11_cli
 
@@ -62,7 +68,8 @@ def refuse(line: str) -> str:
     for word in shlex.split(line, comments=True):
         if word in SHELL_WORDS:
             break
-        words.append(word.replace("...", "x"))
+        if word != "[OPTIONS]":  # stands for options in the reference's usage lines
+            words.append(word.replace("...", "x"))
     command: click.Command = root
     context = click.Context(root, info_name="airssys")
     rest = words[1:]
@@ -170,6 +177,44 @@ def test_no_machine_paths(name: str) -> None:
     """No path of the machine it was written on."""
     found = [line for line in (ROOT / name).read_text().splitlines() if MACHINE.search(line)]
     assert [] == found
+
+
+def block(name: str, language: str) -> str:
+    """The first block of this language on a page."""
+    found = re.search(rf"```{language}\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_authors_example_builds(tmp_path: Path) -> None:
+    """Source and manifest of the authors' guide are what they say: it compiles with the guide's flags and fits."""
+    guide = (ROOT / "docs/guide/authors.md").read_text()
+    flags = re.search(r"-m ziglang cc (.*?)-I sdk/c -o core.wasm", guide, re.DOTALL)
+    assert flags is not None
+    source = tmp_path / "component.c"
+    source.write_text(block("docs/guide/authors.md", "c"))
+    core = tmp_path / "core.wasm"
+    argv = [sys.executable, "-m", "ziglang", "cc", *flags[1].replace("\\\n", " ").split()]
+    caches = {"ZIG_GLOBAL_CACHE_DIR": f"{tmp_path}/global", "ZIG_LOCAL_CACHE_DIR": f"{tmp_path}/local"}
+    done = subprocess.run(
+        [*argv, "-I", str(ROOT / "sdk/c"), "-o", str(core), str(source)],
+        env=os.environ | caches,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert "" == done.stderr
+    assert componentize((ROOT / "sdk/c/templates/osl-host.wasm").read_bytes(), core.read_bytes())
+    manifest = parse_manifest(block("docs/guide/authors.md", "toml"))
+    assert "me/hello" == manifest.component.name
+
+
+def test_the_operators_configuration_is_one(tmp_path: Path) -> None:
+    """The operators' guide shows a configuration the host takes."""
+    places = HostConfig(str(tmp_path), str(tmp_path), str(tmp_path))
+    config = parse_config(block("docs/guide/operators.md", "toml"), places)
+    assert ((1000,), "always", "review") == (config.admins, config.audit_sync, config.install_policy)
 
 
 def test_api_reference_is_in_step() -> None:

@@ -1,0 +1,196 @@
+"""Who each process is: blocks of uids, and the uids of workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.kernel.cgroups import Tree
+from sandbox.types import ComponentId, Limits
+from sandbox.wire.supervisor_frames import Fork, StartWorker
+from supervisor.parent import identities, workers
+from supervisor.parent.errors import RootError, SpawnFailed
+from supervisor.parent.identities import BLOCK, BLOCKS, FIRST_ID, WORKERS, Identities, claim
+from supervisor.parent.workers import Worker, Workers
+
+pytestmark = pytest.mark.block7_lifecycle
+bases = st.integers(0, BLOCKS - 1).map(lambda n: FIRST_ID + n * BLOCK)
+
+
+@pytest.fixture
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A lock directory of the test's own, and root as the answer to who we are."""
+    monkeypatch.setattr(identities, "LOCK_DIRECTORY", str(tmp_path / "locks"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    yield tmp_path
+
+
+def release(who: Identities) -> None:
+    assert who.lock is not None
+    os.close(who.lock)
+
+
+def test_two_hosts(locks: Path) -> None:
+    """Two live hosts never share an id, whatever their roots are called."""
+    claimed = [claim("/a"), claim("/b"), claim("/a"), claim("/a")]
+    found = [who.base for who in claimed]
+    assert len(found) == len(set(found))
+    assert all(base is not None and (base - FIRST_ID) % BLOCK == 0 for base in found)
+    for who in claimed:
+        release(who)
+
+
+def test_the_same_root_again(locks: Path) -> None:
+    """After a host's end its root gets the same ids again, so its files need no new owner."""
+    first = claim("/srv/airssys")
+    release(first)
+    second = claim("/srv/airssys")
+    assert first.base == second.base
+    release(second)
+
+
+def test_all_taken(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no block left the start is refused; one block given back is found wherever it is."""
+    monkeypatch.setattr(identities, "BLOCKS", 3)
+    claimed = [claim(f"/{n}") for n in range(3)]
+    with pytest.raises(RootError, match="every block"):
+        claim("/x")
+    release(claimed[1])
+    again = claim("/x")
+    assert claimed[1].base == again.base
+    for who in (claimed[0], claimed[2], again):
+        release(who)
+
+
+def test_a_lock_that_is_a_link(locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link in the lock directory is not followed."""
+    monkeypatch.setattr(identities, "BLOCKS", 1)
+    (locks / "locks").mkdir()
+    (locks / "locks" / "0").symlink_to(locks / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        claim("/x")
+    assert not (locks / "victim").exists()
+
+
+def test_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root there is one uid for all, no block and no lock."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    who = claim("/anything")
+    assert (None, None, None) == (who.base, who.lock, who.worker_range)
+    uids = {who.supervisor, who.control, who.router, who.bridge, who.auditor, who.compiler(3), who.worker(7)}
+    assert {1234} == uids
+
+
+@given(base=bases, compiler=st.integers(0, 10_000), inside=st.integers(1, WORKERS - 1))
+def test_everybody_has_a_uid_of_its_own(base: int, compiler: int, inside: int) -> None:
+    """Services, compilers and workers of one block never share an id, and all lie within the block."""
+    who = Identities(base, 0)
+    uids = [who.supervisor, who.control, who.router, who.bridge, who.auditor, who.compiler(compiler), who.worker(inside)]
+    assert 7 == len(set(uids))
+    assert all(base <= uid < base + BLOCK for uid in uids)
+    first, count = who.worker_range or (0, 0)
+    assert first + inside - 1 == who.worker(inside), "as the zygote's id map says"
+    assert first + count <= base + BLOCK
+
+
+def test_the_range_is_no_distributions() -> None:
+    """All blocks lie in the range systemd's document leaves unused, and below the sign bit."""
+    assert 0x70000000 <= FIRST_ID
+    assert FIRST_ID + BLOCKS * BLOCK <= 0x7FFF0000
+
+
+@given(number=st.integers(0, 1 << 20))
+def test_compilers_at_work_together(number: int) -> None:
+    """As many compilers as could ever run at once have different uids."""
+    who = Identities(FIRST_ID, 0)
+    assert 200 == len({who.compiler(number + n) for n in range(200)})
+
+
+# -- workers ------------------------------------------------------------------------------------------------------
+
+
+class Begun:
+    """Workers of a host whose zygote and router are written down, not asked."""
+
+    def __init__(self, base: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        import socket
+
+        self.workers = Workers(Identities(base, 4242), Tree("none", {}), "/nowhere", 10.0)
+        self.forks: list[Fork] = []
+        monkeypatch.setattr(
+            Workers, "_connect_router", lambda self, routing_id: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        )
+        self.number = 0
+
+    def begin(self) -> Worker:
+        """One more."""
+        self.number += 1
+        request = StartWorker(self.number, ComponentId("a", "b"), self.number, Limits())
+        code = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        return self.workers.begin(request, code, lambda fork, fds: self.forks.append(fork))
+
+    def end(self, worker: Worker) -> None:
+        """It is dead."""
+        del self.workers.by_incarnation[worker.request.incarnation]
+        worker.close()
+
+    def close(self) -> None:
+        for worker in list(self.workers.by_incarnation.values()):
+            self.end(worker)
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begun]:
+    """Workers of a host started as root, five ids in all."""
+    monkeypatch.setattr(workers, "WORKERS", 6)
+    found = Begun(FIRST_ID, monkeypatch)
+    yield found
+    found.close()
+
+
+def test_uids_in_turn(begun: Begun) -> None:
+    """Each worker gets the next id; the zygote is asked for the inside number of that very uid."""
+    made = [begun.begin() for _ in range(3)]
+    assert [1, 2, 3] == [worker.inside for worker in made] == [fork.uid for fork in begun.forks]
+    assert [begun.workers.identities.worker(n) for n in (1, 2, 3)] == [worker.uid for worker in made]
+
+
+def test_a_uid_is_not_used_again_at_once(begun: Begun) -> None:
+    """A dead worker's id comes last, because the kernel counts its namespaces a while longer."""
+    first = begun.begin()
+    begun.end(first)
+    assert [2, 3, 4, 5, 1] == [begun.begin().inside for _ in range(5)]
+
+
+def test_a_uid_of_the_living_is_never_given(begun: Begun) -> None:
+    """Turn after turn ids of live workers are passed over; when all live, a start is refused and changes nothing."""
+    made = [begun.begin() for _ in range(5)]
+    with pytest.raises(SpawnFailed, match="every worker uid"):
+        begun.begin()
+    assert 5 == len(begun.workers.by_incarnation)
+    begun.end(made[2])
+    assert 3 == begun.begin().inside
+    begun.end(made[4])
+    begun.end(made[0])
+    assert {1, 5} == {begun.begin().inside for _ in range(2)}
+
+
+def test_an_incarnation_exists_once(begun: Begun) -> None:
+    """Two starts of one incarnation are refused, and the code's descriptor is closed."""
+    begun.begin()
+    begun.number = 0
+    with pytest.raises(SpawnFailed, match="exists"):
+        begun.begin()
+
+
+def test_ordinary_users_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without root every worker is the user, 0 inside."""
+    begun = Begun(None, monkeypatch)
+    made = [begun.begin() for _ in range(3)]
+    assert [(0, 4242)] * 3 == [(worker.inside, worker.uid) for worker in made]
+    begun.close()
