@@ -45,8 +45,15 @@ def classify(error: BaseException) -> GuestFailed:
             return GuestFailed(Outcome.FUEL, "all fuel of one message consumed")
         if "memory minimum size" in text or "exceeds memory limits" in text or "resource limit" in text:
             return GuestFailed(Outcome.MEMORY, text)
-        return GuestFailed(Outcome.TRAP, text)
+        return GuestFailed(Outcome.TRAP, _cause_first(text))
     return GuestFailed(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+
+
+def _cause_first(text: str) -> str:
+    """The engine tells the backtrace first and the cause last; people read the first line."""
+    _, found, causes = text.partition("Caused by:")
+    last = [line.strip() for line in causes.splitlines() if line.strip()][-1:]
+    return f"{last[0].removeprefix('0: ')}\n{text}" if found and last else text
 
 
 def message_record(frame: frames.Deliver | frames.Callback, payload: bytes) -> GuestRecord:

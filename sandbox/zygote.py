@@ -24,6 +24,11 @@ from sandbox.wire import supervisor_frames
 from sandbox.wire.supervisor_frames import Fork, Forked, Up, recv_packet, send_frame
 
 
+KEPT = (caps.SETUID, caps.SETGID, caps.SYS_ADMIN)
+"""What the zygote keeps in its own user namespace: to give workers their uid and their pid namespace. Without
+CAP_SYS_PTRACE it cannot look into a worker it has cloned."""
+
+
 def main() -> NoReturn:
     """Entry point: supervisor's channel on fd 3, nothing else open but stderr."""
     process.set_name("airssys-zygote")
@@ -53,6 +58,8 @@ def main() -> NoReturn:
     if process.thread_count() != 1:
         raise RuntimeError("the zygote must have one thread")
     mounts.enter_empty_root()
+    caps.drop_bounding(keep=KEPT)
+    caps.keep_only(*KEPT)
     process.no_dump()
     process.die_with_parent()
     gc.collect()
@@ -100,5 +107,4 @@ def libc_clone() -> int:
 
 
 if __name__ == "__main__":
-    assert caps.LAST >= 37
     main()

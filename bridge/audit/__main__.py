@@ -1,10 +1,11 @@
-"""`python -m bridge.audit`: fd 3 the supervisor, fd 4 the log directory; everything is imported, then the cage closes."""
+"""`python -m bridge.audit`: fd 3 the supervisor, fd 4 the log directory; all is imported, then the cage closes."""
 
 import logging
 import socket
 import sys
 
 from bridge.audit import main
+from sandbox.errors import AirssysError
 from sandbox.kernel import process
 from sandbox.kernel.confine import confine
 
@@ -12,4 +13,9 @@ if __name__ == "__main__":
     process.die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     confine("airssys-audit", 256)
-    main.run(socket.socket(fileno=3), 4, sys.argv[1], rotate_size=int(sys.argv[2]))
+    try:
+        main.run(socket.socket(fileno=3), 4, sys.argv[1], rotate_size=int(sys.argv[2]))
+    except AirssysError as error:
+        # A broken chain or key is there tomorrow as well: one line, and a status that says not to try again.
+        logging.getLogger("airssys.auditor").critical("%s", error)
+        sys.exit(78)

@@ -7,6 +7,7 @@ answered as `{"error": {"code", "message", "subject", "hint"}}`; nothing a calle
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
@@ -20,13 +21,14 @@ from supervisor.control import openapi
 from supervisor.control.bodies import ErrorAnswer, ErrorBody
 from supervisor.control.context import Control
 from supervisor.control.endpoints import ENDPOINTS, Endpoint
-from supervisor.control.errors import AuthorizationError
+from supervisor.control.errors import AuditError, AuthorizationError, NoSpaceError
 from supervisor.control.handlers_host import render
 from supervisor.control.parsing import read_query
 from supervisor.control.peer import Peer, peer_of
 from supervisor.control.statuses import http_status
 
 _log = logging.getLogger("airssys.control")
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -75,9 +77,7 @@ class Api:
             request[PEER] = await self._authorize(request)
             return await handler(request)
         except AirssysError as error:
-            if request.method != "GET" and PEER in request:
-                await self._record_refusal(request, error)
-            return _error(error.code, error.message, error.subject, error.hint)
+            return await self._refuse(request, error)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
@@ -85,17 +85,30 @@ class Api:
             return _error(code, f"{error.reason}: {request.method} {request.path[:200]}", status=error.status)
         except (ConnectionError, asyncio.CancelledError):
             raise
+        except OSError as error:
+            if error.errno not in _FULL:
+                return _failed(request, error)
+            _log.error("%s %s: %s", request.method, request.path, error)
+            full = NoSpaceError("the host's disk is full: nothing was changed", hint="make room on it, then try again")
+            return await self._refuse(request, full)
         except Exception as error:
-            _log.exception("an endpoint failed: %s %s", request.method, request.path)
-            return _error("E_INTERNAL", f"control failed: {type(error).__name__}", hint="see the host's log")
+            return _failed(request, error)
+
+    async def _refuse(self, request: web.Request, error: AirssysError) -> web.Response:
+        if request.method != "GET" and PEER in request:
+            try:
+                await self._record_refusal(request, error)
+            except AuditError as unrecorded:
+                error = unrecorded  # the more important of the two; what was refused is refused all the same
+        return _error(error.code, error.message, error.subject, error.hint)
 
     async def _authorize(self, request: web.Request) -> Peer:
         peer = peer_of(request)
         if peer.uid not in self._allowed:
-            await self._control.audit.record(
+            await self._control.audit.record_soon(
                 "api.denied",
                 "denied",
-                object=f"{request.method} {request.path}",
+                object=_what(request),
                 result="E_AUTHORIZATION",
                 detail={"uid": peer.uid, "pid": peer.pid},
             )
@@ -110,16 +123,29 @@ class Api:
         if request.path == "/v1/messages":
             return  # the router records what it denies; the rest is no decision about rights
         peer: Peer = request[PEER]
-        await self._control.audit.record(
+        if isinstance(error, AuditError):
+            # It could not be recorded that it was asked; that it was refused follows when it can.
+            self._control.audit.note("api.refused", "denied", object=_what(request), result=error.code)
+            return
+        await self._control.audit.record_soon(
             "api.refused",
             "denied",
-            object=f"{request.method} {request.path}",
+            object=_what(request),
             result=error.code,
             detail={"user": peer.name, "uid": peer.uid, "message": error.message, "subject": error.subject},
         )
 
 
 PEER: web.RequestKey[Peer] = web.RequestKey("peer", Peer)
+
+
+def _what(request: web.Request) -> str:
+    return f"{request.method} {request.path}"
+
+
+def _failed(request: web.Request, error: Exception) -> web.Response:
+    _log.error("an endpoint failed: %s %s", request.method, request.path, exc_info=error)
+    return _error("E_INTERNAL", f"control failed: {type(error).__name__}", hint="see the host's log")
 
 
 def _error(code: str, message: str, subject: str = "", hint: str = "", *, status: int | None = None) -> web.Response:

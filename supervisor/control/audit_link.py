@@ -15,12 +15,14 @@ import msgspec
 from sandbox.errors import ProtocolViolation
 from sandbox.wire.audit_frames import READ, READ_RESULT, RECORD, RECORDED, Read, ReadResult, Record, Recorded
 from sandbox.wire.packet import PACKET, Assembler, split
-from supervisor.control.errors import UnavailableError
+from supervisor.control.errors import AuditError, UnavailableError
 
 _encode = msgspec.msgpack.Encoder().encode
 _recorded = msgspec.msgpack.Decoder(Recorded)
 _read_result = msgspec.msgpack.Decoder(ReadResult)
 _MAX_TEXT = 1024
+PATIENCE = 4.0
+"""Seconds a caller of the API waits for a record before the answer is that there is none; a new auditor is faster."""
 READ_TIMEOUT = 10.0
 """Seconds a reader waits for lines."""
 
@@ -98,6 +100,33 @@ class AuditLink:
         # The record stays queued if the caller goes away: a change that was begun is recorded all the same.
         self._send(RECORD, body)
         return await future
+
+    async def record_soon(
+        self,
+        event: str,
+        decision: str,
+        *,
+        component: str = "",
+        object: str = "",
+        result: str = "ok",
+        detail: dict[str, str | int] | None = None,
+    ) -> int:
+        """`record` for a caller who is waited for: gives up after `PATIENCE` seconds.
+
+        The record stays queued; what it announces must then not be done, and the refusal is recorded behind it.
+
+        Raises:
+            AuditError: it was not written in time.
+        """
+        record = self.record(event, decision, component=component, object=object, result=result, detail=detail)
+        try:
+            return await asyncio.wait_for(record, PATIENCE)
+        except TimeoutError:
+            raise AuditError(
+                "the audit log cannot be written, and nothing is done unrecorded",
+                subject=event,
+                hint="see airssys status; a full disk needs room",
+            ) from None
 
     def note(
         self,

@@ -71,6 +71,18 @@ class UnavailableError(ControlError):
     code = "E_UNAVAILABLE"
 
 
+class NoSpaceError(UnavailableError):
+    """A disk of the host is full: nothing was changed."""
+
+    code = "E_NO_SPACE"
+
+
+class AuditError(UnavailableError):
+    """The audit log cannot be written at the moment: what must be recorded is not done."""
+
+    code = "E_AUDIT"
+
+
 class SupervisorError(ControlError):
     """The supervisor answered `Failed`; `outcome` is its word for how, "" where there is none."""
 

@@ -24,7 +24,7 @@ from supervisor.control.bodies import (
 )
 from supervisor.control.context import Control
 from supervisor.control.errors import MessageError, ValidationError
-from supervisor.control.instance import Instance
+from supervisor.control.instance import Instance, State
 from supervisor.control.parsing import component_of, parse_component, read_bytes, read_query
 from supervisor.control.peer import Peer
 
@@ -151,7 +151,7 @@ async def remove(control: Control, request: web.Request, peer: Peer) -> Accepted
 async def _recorded(control: Control, event: str, request: web.Request, peer: Peer) -> ComponentId:
     component = component_of(request)
     control.lifecycle.get(component)
-    await control.audit.record(event, "allowed", component=str(component), detail={"user": peer.name, "uid": peer.uid})
+    await control.audit.record_soon(event, "allowed", component=str(component), detail={"user": peer.name, "uid": peer.uid})
     return component
 
 
@@ -164,6 +164,14 @@ async def message(control: Control, request: web.Request, peer: Peer) -> web.Res
     if not 1 <= query.timeout <= MAX_TIMEOUT_MS:
         raise ValidationError(f"timeout is 1 to {MAX_TIMEOUT_MS} milliseconds", subject=str(query.timeout))
     payload = await read_bytes(request, MAX_PAYLOAD)
+    instance = control.lifecycle.instances.get(target)
+    if instance is not None and instance.state in (State.QUARANTINED, State.FAILED, State.STOPPED):
+        raise MessageError(
+            f"the component is {instance.state.value} and takes no messages",
+            code="E_NOT_RUNNING",
+            subject=str(target),
+            hint="airssys info tells why; airssys start starts it again",
+        )
     content_type = request.headers.get("Content-Type")
     submitted, reply = await control.router.submit(
         peer.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import time
 
@@ -18,7 +19,7 @@ from supervisor.control.bodies import (
     StatusAnswer,
 )
 from supervisor.control.context import Control
-from supervisor.control.errors import UnavailableError, ValidationError
+from supervisor.control.errors import AuditError, UnavailableError, ValidationError
 from supervisor.control.handlers_components import statuses
 from supervisor.control.parsing import parse_component, read_query
 from supervisor.control.peer import Peer
@@ -58,7 +59,9 @@ async def doctor(control: Control, _request: web.Request, _peer: Peer) -> Doctor
 
 async def down(control: Control, _request: web.Request, peer: Peer) -> Accepted:
     """Stop every component and then the host; answers when that has begun."""
-    await control.audit.record("host.down", "allowed", detail={"user": peer.name, "uid": peer.uid})
+    # A host whose log cannot be written must be stoppable too: the record is queued, and stopping is always allowed.
+    with contextlib.suppress(AuditError):
+        await control.audit.record_soon("host.down", "allowed", detail={"user": peer.name, "uid": peer.uid})
     await control.supervisor.stop_host()
     return Accepted("the host is stopping")
 

@@ -34,7 +34,7 @@ async def upload(control: Control, request: web.Request, peer: Peer) -> PlanAnsw
     """Upload a package (parts wasm, envelope, manifest); the answer says what installing it would mean."""
     files = await _read_package(request)
     plan = await control.installer.plan(files)
-    await control.audit.record(
+    await control.audit.record_soon(
         "package.plan",
         "info",
         object=plan.plan,
@@ -166,6 +166,10 @@ async def _change(
     detail: dict[str, str | int],
 ) -> TrustChanged:
     # A refusal by the store is recorded by the API like any other; a change before its answer.
+    # What it stops is stopped first: a revocation must not wait for a log that cannot be written.
     await asyncio.to_thread(change)
-    await control.audit.record(event, "allowed", object=subject, detail={"user": peer.name, "uid": peer.uid, **detail})
-    return TrustChanged(subject, await control.lifecycle.enforce_trust())
+    stopped = await control.lifecycle.enforce_trust()
+    await control.audit.record_soon(
+        event, "allowed", object=subject, detail={"user": peer.name, "uid": peer.uid, **detail}
+    )
+    return TrustChanged(subject, stopped)

@@ -150,7 +150,7 @@ class Installer:
         bindings = self._check_bindings(spec, request.bindings, existing)
         self._registry.check_release(spec.name, spec.release)
         imports, _ = await self._interfaces(files.wasm, spec)
-        await self._audit.record(
+        await self._audit.record_soon(
             "package.install",
             "allowed",
             component=str(component),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Coroutine
 
@@ -26,10 +27,12 @@ from supervisor.control.starter import Starter, StartFailed
 from supervisor.control.supervisor_link import SupervisorLink, Unasked
 from supervisor.control.tree import Intensity, wants_restart
 
+_log = logging.getLogger("airssys.control")
+
 HOST_FAULT = 5.0
 """Seconds before a router's or bridge's restart within which a worker's end is put down to the host."""
-HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE"})
-"""Codes with which a start fails because another process of the host is away."""
+HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE", "E_NO_SPACE"})
+"""Codes with which a start fails because another process of the host is away, or its disk is full."""
 ABSENCE_FIRST, ABSENCE_MOST = 0.02, 1.0
 """Seconds before the next attempt then: the first, the longest."""
 STOP_GRACE = 2.0
@@ -279,7 +282,12 @@ class Lifecycle:
                 instance.enter(State.BACKOFF)
                 instance.next_start = time.monotonic() + delay
                 await asyncio.sleep(delay)
-            instance.restarts = self._registry.count_restart(instance.component)
+            try:
+                instance.restarts = self._registry.count_restart(instance.component)
+            except UnavailableError as error:
+                # Starting it matters more than the count that survives us.
+                _log.error("a restart of %s was not counted: %s", instance.component, error)
+                instance.restarts += 1
 
     async def _run_once(self, instance: Instance) -> tuple[WorkerEnded, float]:
         live = instance.live
@@ -352,9 +360,12 @@ class Lifecycle:
         words = self._words.pop(frame.incarnation, "")
         if words:
             frame = WorkerEnded(frame.component, frame.incarnation, frame.outcome, words)
-        self._registry.add_end(
-            EndRow(str(frame.component), frame.incarnation, time.time(), frame.outcome, frame.detail)
-        )
+        end = EndRow(str(frame.component), frame.incarnation, time.time(), frame.outcome, frame.detail)
+        try:
+            self._registry.add_end(end)
+        except UnavailableError as error:
+            # Its death is a fact whether it can be noted or not; the supervisor's record of it waits for the auditor.
+            _log.error("an end of %s (%s) was not noted: %s", frame.component, frame.outcome, error)
         self._resolve_end(frame)
 
     def _last_words(self, event: Event) -> None:

@@ -1,7 +1,7 @@
 """The registry: which packages and instances there are, what the operator agreed to, and how workers ended.
 
-One SQLite file (WAL, synchronous=FULL, one connection). Each method is one transaction: a kill leaves the state
-before or after it. Releases are remembered per name even when a package is gone, so that a rollback is seen.
+One SQLite file (WAL, synchronous=FULL, one connection). Each method is one transaction: a kill or a full disk leaves
+the state before or after it; a method that changes something raises UnavailableError when it cannot. Releases are remembered per name even when a package is gone, so that a rollback is seen.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import msgspec
 
 from sandbox.types import ComponentId
-from supervisor.control.errors import NotFoundError, RegistryError, RollbackError
+from supervisor.control.errors import NoSpaceError, NotFoundError, RegistryError, RollbackError, UnavailableError
 
 _MIGRATIONS: tuple[str, ...] = (
     """
@@ -138,13 +138,16 @@ class Registry:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:  # SQLite may have ended it itself
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise _unwritable(error) from error
             raise
-        self._db.execute("COMMIT")
 
     # -- packages and instances -------------------------------------------------------------------------------
 
@@ -322,6 +325,12 @@ class Registry:
 
 def _unknown(component: ComponentId) -> NotFoundError:
     return NotFoundError("no such component", subject=str(component), hint="see airssys list")
+
+
+def _unwritable(error: sqlite3.OperationalError) -> UnavailableError:
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        return NoSpaceError("the registry cannot be written: the disk is full", hint="make room on the host's disk")
+    return UnavailableError(f"the registry cannot be written: {error}", hint="see the host's log")
 
 
 def _json(value: object) -> str:

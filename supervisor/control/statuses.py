@@ -19,8 +19,10 @@ STATUS: dict[str, int] = {
     "E_QUEUE_FULL": 429,
     "E_INTERNAL": 500,
     "E_STATE": 500,
+    "E_AUDIT": 503,
     "E_UNAVAILABLE": 503,
     "E_TIMEOUT": 504,
+    "E_NO_SPACE": 507,
     "E_GUEST_ERROR": 502,
     "E_TARGET_ENDED": 502,
 }

@@ -11,6 +11,15 @@ import os
 from supervisor.parent.errors import OutsideCheckFailed
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+_NO_MORE = (
+    "Max core file size",
+    "Max file size",
+    "Max processes",
+    "Max open files",
+    "Max locked memory",
+    "Max msgqueue size",
+    "Max realtime priority",
+)
 _ZERO = "0000000000000000"
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
@@ -38,6 +47,13 @@ def _status(pid: int) -> dict[str, str]:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 
 
+def _limits(pid: int) -> list[tuple[str, str, str]]:
+    """Name, soft and hard value of the limits that must be 0."""
+    with open(f"/proc/{pid}/limits", encoding="ascii") as file:
+        rows = [(line[:26].strip(), *line[26:].split()[:2]) for line in file.readlines()[1:]]
+    return [(name, soft, hard) for name, soft, hard in rows if name in _NO_MORE]
+
+
 def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces) -> None:
     """Check a sealed worker.
 
@@ -57,6 +73,7 @@ def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces) -> None:
         namespaces = {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in NAMESPACES}
         with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
             mounts = file.read().splitlines()
+        limits = _limits(pid)
     except OSError as error:
         raise OutsideCheckFailed(f"cannot read the worker's state: {error}", subject=str(pid)) from error
     wanted = {
@@ -74,6 +91,9 @@ def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces) -> None:
     for key, value in wanted.items():
         if status.get(key) != value:
             raise OutsideCheckFailed(f"{key} is {status.get(key)!r}, wanted {value!r}", subject=str(pid))
+    for name, soft, hard in limits:
+        if (soft, hard) != ("0", "0"):
+            raise OutsideCheckFailed(f"limit of {name} is {soft} and {hard}, wanted 0", subject=str(pid))
     if not status.get("NSpid", "").endswith("\t1"):
         raise OutsideCheckFailed(
             f"not the first process of its pid namespace: {status.get('NSpid')!r}", subject=str(pid)

@@ -43,8 +43,10 @@ def launch(config: HostConfig, detach: bool) -> None:
         answer = file.read(64 * 1024)
     os.waitpid(pid, 0)
     if answer != b"ready":
-        code, _, message = answer.decode(errors="replace").partition("\n")
-        raise AirssysError(message or "the host ended while starting", code=code or "E_SPAWN", hint="see host.log")
+        code, message, subject, hint = (answer.decode(errors="replace").split("\n") + [""] * 4)[:4]
+        raise AirssysError(
+            message or "the host ended while starting", code=code or "E_SPAWN", subject=subject, hint=hint
+        )
 
 
 def _detached(config: HostConfig, writer: int) -> NoReturn:
@@ -63,16 +65,10 @@ def _detached(config: HostConfig, writer: int) -> NoReturn:
 
         try:
             status = _run(config, ready)
-            if status != 0:
-                os.write(writer, b"E_SPAWN\nthe host ended while starting")
         except AirssysError as error:
             status = 1
-            text = (
-                error.message
-                + (f" [{error.subject}]" if error.subject else "")
-                + (f"; {error.hint}" if error.hint else "")
-            )
-            os.write(writer, f"{error.code}\n{text}".encode())
+            parts = (error.code, error.message, error.subject, error.hint)
+            os.write(writer, "\n".join(part.replace("\n", " ") for part in parts).encode())
         except OSError as error:
             status = 1
             os.write(writer, f"E_SPAWN\n{error}".encode())
@@ -93,12 +89,12 @@ def _run(config: HostConfig, on_ready: object) -> int:
     identities = claim(config.state_dir, config.uid_range_start)
     prepared = layout.prepare(config.state_dir, config.run_dir, config.api_socket, identities)
     _log_to(prepared.log_fd)
-    states = {wall.name: "on" if wall.state == "on" else f"lost: {wall.detail}" for wall in walls}
+    states = {wall.name: "on" if wall.state == "on" else wall.detail for wall in walls}
     tree = cgroups.Tree("none", {}, "switched off by [workers] cgroups")
     if config.cgroups == "auto":
         owner = identities.supervisor if identities.base is not None else None
         tree = cgroups.create(f"airssys-{zlib.crc32(config.state_dir.encode()):08x}", owner)
-    states["cgroup"] = f"on ({tree.backend})" if tree.backend != "none" else f"lost: {tree.reason}"
+    states["cgroup"] = f"on ({tree.backend})" if tree.backend != "none" else tree.reason
     if identities.base is not None:
         privileges.become_service(identities.supervisor)
     process.no_dump()
@@ -113,7 +109,10 @@ def _run(config: HostConfig, on_ready: object) -> int:
         privileges.can_mount(),
         on_ready,  # type: ignore[arg-type]
     )
-    return supervisor.run()
+    status = supervisor.run()
+    if supervisor.failure is not None and not supervisor.served:
+        raise supervisor.failure
+    return status
 
 
 def _log_to(fd: int) -> None:

@@ -43,6 +43,8 @@ _REASONS = (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED)
 """Outcomes that control, router and bridge may give a worker they want ended."""
 RELAUNCH_SECONDS = 1.0
 """Pause before trying again when not even a process could be made."""
+REFUSED = 78
+"""Exit status of a process that would refuse every time (sysexits.h, EX_CONFIG)."""
 STOP_SECONDS = 2.0
 """How long a host process may take to end after its channel hung up."""
 
@@ -69,6 +71,10 @@ class Supervisor:
     on_ready: Callable[[], None]
     children: dict[str, Child] = field(default_factory=dict)
     exit_status: int = 0
+    failure: AirssysError | None = None
+    """Why the host could not go on."""
+    served: bool = False
+    """Whether it was ever ready."""
 
     def __post_init__(self) -> None:
         self.selector = selectors.DefaultSelector()
@@ -112,6 +118,7 @@ class Supervisor:
                 self._turn(wake_r)
         except (AirssysError, OSError) as error:
             log.error("the host cannot go on: %s", error)
+            self.failure = error if isinstance(error, AirssysError) else SpawnFailed(str(error))
             self.exit_status = 1
         finally:
             self._end()
@@ -230,6 +237,8 @@ class Supervisor:
         if self._phase == "draining" and child.name == "control":
             self._phase = "ended"
             return
+        if self._phase == "starting" and how == f"exit status {REFUSED}":
+            raise SpawnFailed(f"the {child.name} refuses to start", subject=self.layout.state, hint="host.log says why")
         log.error("%s died: %s", child.name, how)
         self.audit.record("process.ended", "", "info", child.name, how)
         if child.name == "auditor":
@@ -321,6 +330,7 @@ class Supervisor:
             return
         if child.name == "control":
             self._phase = "running"
+            self.served = True
             log.info("ready")
             self.audit.record("host.started", "", "info", self.layout.boot)
             self.on_ready()

@@ -160,7 +160,9 @@ def _child(
         process.place_fds(*fds, keep_open=(status,))
         os.chdir("/")
         os.umask(0o077)
-        os.execve(sys.executable, [sys.executable, "-I", "-B", "-m", module, *arguments], _ENVIRONMENT)
+        os.execve(
+            sys.executable, [sys.executable, "-I", "-B", "-m", module, *arguments], {} if kind.caged else _ENVIRONMENT
+        )
     except BaseException as error:
         os.write(status, f"{type(error).__name__}: {error}".encode(errors="replace")[:2000])
     finally:

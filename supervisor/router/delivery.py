@@ -356,7 +356,7 @@ class Delivery:
         if worker.ended or frame.outcome not in set(Outcome):
             self.violation(worker, "Ended twice or with an unknown outcome")
             return
-        worker.ended = True
+        worker.ended, worker.words = True, frame.detail.partition("\n")[0]
         self._event("ended", worker, text=frame.detail, outcome=frame.outcome)
         self._close(worker, "did not exit after its last words")
         if worker.death is not None:
@@ -443,7 +443,8 @@ class Delivery:
             if hand is not None:
                 component.failed += 1
         if hand is not None and hand.pending is not None:
-            self.fail(hand.pending, "target-ended", f"the worker ended: {outcome}{': ' + detail if detail else ''}")
+            told = worker.words or detail
+            self.fail(hand.pending, "target-ended", f"the worker ended: {outcome}{': ' + told if told else ''}")
         if worker.told_stopped:
             self._event("stopped", worker, text=detail, outcome=outcome)
         if component is not None and component.worker is not None:

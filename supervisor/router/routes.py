@@ -96,6 +96,7 @@ class Worker:
         "timer",
         "told_stopped",
         "withheld",
+        "words",
     )
 
     def __init__(self, routing_id: bytes, component: ComponentId, incarnation: int) -> None:
@@ -112,6 +113,7 @@ class Worker:
         self.ended = self.end_asked = False
         self.death: tuple[str, str] | None = None  # outcome and detail, while its last words are awaited
         self.told_stopped = False  # a Stop was asked for; its end is told as "stopped"
+        self.words = ""  # first line of its last words
         self.closing = ""  # why CLOSED, for a worker that does not end
 
     @property

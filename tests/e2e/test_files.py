@@ -309,7 +309,17 @@ def test_outside_every_grant(ask: Asker, places: Places, path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "data/f", "/data/../ro/there.txt", "/data/./f", "/data//f", "/data/", "/data/..", "/data/a\x00b", "/data/a\nb"],
+    [
+        "",
+        "data/f",
+        "/data/../ro/there.txt",
+        "/data/./f",
+        "/data//f",
+        "/data/",
+        "/data/..",
+        "/data/a\x00b",
+        "/data/a\nb",
+    ],
 )
 def test_malformed_paths(ask: Asker, places: Places, path: str) -> None:
     """A malformed path is told as such, reaches nothing and ends nobody."""

@@ -33,7 +33,7 @@ def full(disk: Path, able: None, key: Path) -> Iterator[Host]:
     with temporary_host(key, within=disk) as host:
         host.up()
         host.trust("test/*")
-        probes.add(host, "one")
+        probes.add(host, "one", {"deadline": '"1s"'})
         probes.pack(host, "two", {"filesystem": "[]"})
         try:
             yield host
@@ -43,6 +43,16 @@ def full(disk: Path, able: None, key: Path) -> Iterator[Host]:
 
 def _failing(host: Host) -> str:
     return str(host.status()["host"]["walls-lost"].get("audit", ""))
+
+
+def _unanswered(host: Host, seconds: float = 0.5) -> str:
+    """Ask until an answer fails to come, and how: the last page of the log has room for a few records."""
+    for _ in range(30):
+        try:
+            host.ask("test/one", "get before", seconds=seconds)
+        except RefusedError as error:
+            return error.code
+    pytest.fail("everything was answered on a full disk")
 
 
 def _registry(host: Host) -> tuple[list[str], list[str]]:
@@ -56,21 +66,16 @@ def test_full_disk(full: Host, disk: Path) -> None:
     assert "ok" == full.ask("test/one", "set before 1")
     before = _registry(full)
     filler = private_mounts.fill(disk)
+    assert "E_TIMEOUT" == _unanswered(full)
     written = log.read_bytes()
-    assert "E_TIMEOUT" == full.fail("test/one", "get before", seconds=0.5).code
     wait_until("the status to tell", lambda: _failing(full).startswith("failing"))
     assert "ENOSPC" in _failing(full)
     assert b"ENOSPC" in full.cli("status").stdout
-    with pytest.raises(RefusedError) as refused:
-        probes.install(full, full.out / "two")
-    assert "E_AUDIT" == refused.value.code
     done = full.cli("install", str(full.out / "two"), "--yes", check=False)
-    assert 0 != done.returncode
-    assert b"E_AUDIT" in done.stderr
+    assert 1 == done.returncode
+    assert b"E_AUDIT" in done.stderr or b"E_NO_SPACE" in done.stderr, done.stderr
     assert before == _registry(full)
-    assert written == log.read_bytes()[: len(written)]
-    assert b"fs." not in log.read_bytes()[len(written) :]
-    assert b'"storage.get"' not in log.read_bytes()[len(written) :]
+    assert written == log.read_bytes()
 
     filler.unlink()
     wait_until("the log to go on", lambda: not _failing(full))
@@ -99,6 +104,7 @@ def test_stored_values_on_a_full_disk(full: Host, disk: Path) -> None:
     """What was stored stays as it was, and nothing is half stored."""
     assert "ok" == full.ask("test/one", "set kept old")
     filler = private_mounts.fill(disk)
+    _unanswered(full)  # from now on every answer waits, an error's too
     full.fail("test/one", "set kept " + "new" * 10_000, seconds=0.5)
     filler.unlink()
     wait_until("the log to go on", lambda: not _failing(full))
@@ -112,7 +118,7 @@ def test_stopping_on_a_full_disk(full: Host, disk: Path) -> None:
     """The host can be stopped with a full disk, and started again with room; its log is whole."""
     pids = full.processes()
     filler = private_mounts.fill(disk)
-    full.fail("test/one", "get x", seconds=0.3)
+    _unanswered(full)
     full.cli("down")
     wait_until("the end", lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids.values()))
     filler.unlink()

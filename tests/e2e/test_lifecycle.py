@@ -181,8 +181,14 @@ def test_bindings(shared: Host) -> None:
     place.mkdir()
     (place / "file").write_text("")
     cases = {
-        "E_BINDING": [{"data": place}, {"data": place, "ro": place, "more": place}, {"data": place, "ro": place / "file"}],
-        "E_FORBIDDEN_PATH": [{"data": place, "ro": Path(path)} for path in ("/", "/etc", "/proc", "/dev", "/root/.ssh")],
+        "E_BINDING": [
+            {"data": place},
+            {"data": place, "ro": place, "more": place},
+            {"data": place, "ro": place / "file"},
+        ],
+        "E_FORBIDDEN_PATH": [
+            {"data": place, "ro": Path(path)} for path in ("/", "/etc", "/proc", "/dev", "/root/.ssh")
+        ],
     }
     cases["E_FORBIDDEN_PATH"].append({"data": place, "ro": shared.root / "lib" / "audit"})
     for code, all_binds in cases.items():
@@ -318,7 +324,9 @@ def test_the_host_comes_back(host: Host) -> None:
 
 
 @actors
-@pytest.mark.parametrize(("how", "outcome", "why"), [("fail", "exited", "asked to"), ("trap", "trap", ""), ("spin", "fuel", "")])
+@pytest.mark.parametrize(
+    ("how", "outcome", "why"), [("fail", "exited", "asked to"), ("trap", "trap", ""), ("spin", "fuel", "")]
+)
 def test_bad_initialize(shared: Host, how: str, outcome: str, why: str) -> None:
     """Who cannot initialize is tried again, given up with its cause, and never sees a message."""
     name = f"init-{how}"

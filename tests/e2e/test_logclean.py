@@ -78,9 +78,11 @@ def test_spinning_ends_the_thief_alone(logclean: Host) -> None:
         "the thief's new worker",
         lambda: (c := logclean.component("acme/thief/0"))["state"] == "running" and c["pid"] != old,
     )
-    assert "fuel" == logclean.component("acme/thief/0")["outcome"]
+    # Fuel bounds it; on a machine so busy that a second of wall clock comes first, the deadline does.
+    ended = logclean.component("acme/thief/0")["outcome"]
+    assert ended in ("fuel", "deadline")
     assert before == {name: logclean.component(name)["pid"] for name in names}
-    assert any(r["event"] == "worker.ended" and r["result"] == "fuel" for r in logclean.audit("acme/thief/0"))
+    assert any(r["event"] == "worker.ended" and r["result"] == ended for r in logclean.audit("acme/thief/0"))
 
 
 def test_the_audit_log_is_whole(logclean: Host) -> None:

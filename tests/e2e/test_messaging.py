@@ -282,7 +282,18 @@ def test_metadata_of_others(net: Host) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/", "test/", "/beta", "test/beta/", "Test/beta", "test/be ta", "test/../beta", "test/*", "*", "test/" + "x" * 500],
+    [
+        "/",
+        "test/",
+        "/beta",
+        "test/beta/",
+        "Test/beta",
+        "test/be ta",
+        "test/../beta",
+        "test/*",
+        "*",
+        "test/" + "x" * 500,
+    ],
 )
 def test_malformed_targets(net: Host, target: str) -> None:
     """Names that mean nothing are refused like any other and end nobody."""
