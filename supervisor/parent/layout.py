@@ -116,7 +116,7 @@ def _own_directory(path: str) -> None:
         raise RootError("the directory can be written by others", subject=path, hint="chmod go-w it")
     marker = os.path.join(path, MARKER)
     try:
-        fd = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if os.listdir(path):
             raise RootError(
