@@ -94,8 +94,8 @@ def _result_lower(self: Any, store: Any, value: Any) -> Any:
 
 def _kept(cls: Any, name: str) -> None:
     """Replace property or method `name` of a type class by one that computes once per type object."""
-    stock = cls.__dict__[name]
-    compute = stock.fget if isinstance(stock, property) else stock
+    stock: Any = cls.__dict__[name]
+    compute: Any = stock.fget if isinstance(stock, property) else stock
     key = f"_airssys_{name}"
 
     def get(self: Any) -> Any:
@@ -119,6 +119,13 @@ class _OnceTyped:
 
 
 _stock_func_type = _func.Func.type
+_MENDED: tuple[tuple[type, str, Any], ...] = (
+    (_types.ListType, "_is_bytes", _is_bytes),
+    (_types.ListType, "convert_to_c", _list_to_c),
+    (_types.ListType, "convert_from_c", _list_from_c),
+    (_types.ResultType, "_lower", _result_lower),
+    (_func.Func, "type", _OnceTyped.type_of),
+)
 _installed = False
 
 
@@ -134,11 +141,8 @@ def install() -> None:
     version = importlib.metadata.version("wasmtime")
     if not version.startswith("50.0."):
         raise EngineMismatch("value conversions are checked with wasmtime 50.0", subject=version)
-    _types.ListType._is_bytes = _is_bytes
-    _types.ListType.convert_to_c = _list_to_c
-    _types.ListType.convert_from_c = _list_from_c
-    _types.ResultType._lower = _result_lower
-    _func.Func.type = _OnceTyped.type_of
+    for cls, name, method in _MENDED:
+        setattr(cls, name, method)
     for cls, names in {
         _types.ListType: ("element",),
         _types.RecordType: ("fields",),

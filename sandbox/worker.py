@@ -56,7 +56,8 @@ def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> Outco
         component = cage.enter(blueprint, uid, _address_space(spec.limits), load)
     except (SetupFailed, ProtocolViolation, OSError, EOFError, MemoryError) as error:
         _tell(bridge_socket, bridge_ops.SETUP_ERROR, str(error).encode(errors="replace")[: packet.CHUNK])
-        return Outcome.SETUP_ERROR
+        # Here, while the traceback still holds them: closing sockets and freeing code takes calls a filter may forbid.
+        os._exit(_EXIT_STATUS[Outcome.SETUP_ERROR])
     gc.freeze()
     if not _tell(bridge_socket, bridge_ops.SEALED, b""):
         return Outcome.KILLED

@@ -23,7 +23,6 @@ from sandbox.warm_up.rehearsal import rehearse
 from sandbox.wire import supervisor_frames
 from sandbox.wire.supervisor_frames import Fork, Forked, Up, recv_packet, send_frame
 
-
 KEPT = (caps.SETUID, caps.SETGID, caps.SYS_ADMIN)
 """What the zygote keeps in its own user namespace: to give workers their uid and their pid namespace. Without
 CAP_SYS_PTRACE it cannot look into a worker it has cloned."""

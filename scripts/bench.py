@@ -74,7 +74,7 @@ def start(host: Host, rounds: int) -> Figure:
     return Figure(statistics.median(ours), statistics.median(peers), "ms p50", "bwrap --unshare-all ... /bin/true")
 
 
-def memory(host: Host, rounds: int) -> Figure:
+def memory(host: Host, _rounds: int) -> Figure:
     """Private memory of an idle worker that has answered, against a lone process with the same engine and component."""
     count = 20
     package = host.out / "meter"
@@ -216,7 +216,7 @@ def storage_get(host: Host, rounds: int) -> Figure:
     return Figure(ours, peer, "us mean", "SEQPACKET echo between two Python processes")
 
 
-def install(host: Host, rounds: int) -> Figure:
+def install(host: Host, _rounds: int) -> Figure:
     """Verify, compile in a cage and start, against the same component compiled in a fresh Python process."""
     ours, peers = [], []
     code = "import sys; from wasmtime import component as c; from sandbox.engine import make_engine as m\n"

@@ -18,7 +18,7 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkn
 # -- router to worker -----------------------------------------------------------------------------------------
 
 
-class Initialize(_Frame):
+class Initialize(_Frame, frozen=True):
     """First frame of all: instantiate, call `initialize`, `metadata`, `health`; answered by `Ready`."""
 
     env: list[tuple[str, str]]
@@ -26,7 +26,7 @@ class Initialize(_Frame):
     has_config: bool = False  # payload frame is config-data
 
 
-class Deliver(_Frame):
+class Deliver(_Frame, frozen=True):
     """One message for `handle-message`; payload frame is the payload; answered by `Reply`."""
 
     id: int
@@ -38,7 +38,7 @@ class Deliver(_Frame):
     content_type: str | None = None
 
 
-class Callback(_Frame):
+class Callback(_Frame, frozen=True):
     """One message for `handle-callback`; fields as in `Deliver`; answered by `Reply`."""
 
     id: int
@@ -50,17 +50,17 @@ class Callback(_Frame):
     content_type: str | None = None
 
 
-class Health(_Frame):
+class Health(_Frame, frozen=True):
     """Call `health`; answered by `HealthReply`. Sent only while no message is in hand."""
 
     id: int
 
 
-class Shutdown(_Frame):
+class Shutdown(_Frame, frozen=True):
     """Call `shutdown`, then exit 0; answered by `Ended`."""
 
 
-class Ack(_Frame):
+class Ack(_Frame, frozen=True):
     """The answer to what the worker asked while it works.
 
     `case` is 0 for ok, else 1 + the index in `messaging-error` (or, for `GetMetadata`, in `component-error`);
@@ -89,7 +89,7 @@ class Metadata(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     stateful: bool
 
 
-class Ready(_Frame):
+class Ready(_Frame, frozen=True):
     """Initialised; or `error` says which `component-error` the guest returned (the worker then ends)."""
 
     metadata: Metadata | None
@@ -97,7 +97,7 @@ class Ready(_Frame):
     error: str = ""
 
 
-class Reply(_Frame):
+class Reply(_Frame, frozen=True):
     """The end of one `Deliver` or `Callback`. `some` and the payload frame are the value; `error` a wasm-error."""
 
     id: int
@@ -106,21 +106,21 @@ class Reply(_Frame):
     fuel: int = 0  # used by this message
 
 
-class HealthReply(_Frame):
+class HealthReply(_Frame, frozen=True):
     """healthy, degraded, unhealthy or unknown."""
 
     id: int
     health: str
 
 
-class Send(_Frame):
+class Send(_Frame, frozen=True):
     """`host-messaging.send`; payload frame is the payload."""
 
     ask: int
     target: ComponentId
 
 
-class Request(_Frame):
+class Request(_Frame, frozen=True):
     """`host-messaging.request`; the ack's text is the correlation id."""
 
     ask: int
@@ -128,34 +128,34 @@ class Request(_Frame):
     timeout_ms: int
 
 
-class Cancel(_Frame):
+class Cancel(_Frame, frozen=True):
     """`host-messaging.cancel-request`."""
 
     ask: int
     correlation: str
 
 
-class Broadcast(_Frame):
+class Broadcast(_Frame, frozen=True):
     """`host-messaging.broadcast`."""
 
     ask: int
     targets: list[ComponentId]
 
 
-class ListComponents(_Frame):
+class ListComponents(_Frame, frozen=True):
     """`host-services.list-components`: those the caller may talk to."""
 
     ask: int
 
 
-class GetMetadata(_Frame):
+class GetMetadata(_Frame, frozen=True):
     """`host-services.get-component-metadata`."""
 
     ask: int
     component: ComponentId
 
 
-class Ended(_Frame):
+class Ended(_Frame, frozen=True):
     """The worker's last words: an `Outcome` value and a detail (the wasm backtrace of a trap)."""
 
     outcome: str
@@ -176,7 +176,7 @@ class MessagingRule(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     source: str = ""
 
 
-class Route(_Frame):
+class Route(_Frame, frozen=True):
     """A component exists: make its mailbox, know its rights. Idempotent; a later one replaces rules and limits."""
 
     component: ComponentId
@@ -187,20 +187,20 @@ class Route(_Frame):
     env: list[tuple[str, str]] = []
 
 
-class Unroute(_Frame):
+class Unroute(_Frame, frozen=True):
     """The component is gone: fail what waits for it, drop its mailbox."""
 
     component: ComponentId
 
 
-class Stop(_Frame):
+class Stop(_Frame, frozen=True):
     """Send `Shutdown` to the component's worker once its message in hand is done; the worker exits by itself."""
 
     component: ComponentId
     drain: bool = False  # deliver what is in the mailbox first
 
 
-class Submit(_Frame):
+class Submit(_Frame, frozen=True):
     """A message from outside. `user` was told to control by the operating system. Answered by `Submitted`."""
 
     id: int
@@ -211,13 +211,13 @@ class Submit(_Frame):
     content_type: str | None = None
 
 
-class CheckHealth(_Frame):
+class CheckHealth(_Frame, frozen=True):
     """Ask the component's worker for `health`; told by `Event` of kind "health"."""
 
     component: ComponentId
 
 
-class Query(_Frame):
+class Query(_Frame, frozen=True):
     """State of every route; answered by `State`."""
 
     id: int
@@ -228,7 +228,7 @@ ToRouter = Route | Unroute | Stop | Submit | CheckHealth | Query
 # -- router to control ----------------------------------------------------------------------------------------
 
 
-class Submitted(_Frame):
+class Submitted(_Frame, frozen=True):
     """Answer to `Submit`: `error` is "" or one of timeout, target-ended, target-not-found, denied, queue-full,
     too-large, guest-error, stopping; `text` explains. Payload frame is the reply."""
 
@@ -252,7 +252,7 @@ class RouteState(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     busy: bool
 
 
-class State(_Frame):
+class State(_Frame, frozen=True):
     """Answer to `Query`."""
 
     id: int
@@ -260,7 +260,7 @@ class State(_Frame):
     counters: dict[str, int] = {}  # late-replies, violations, unknown-peers, ...; since the router started
 
 
-class Event(_Frame):
+class Event(_Frame, frozen=True):
     """Something control should know. kind: ready, init-failed, health, ended, stopped."""
 
     kind: str

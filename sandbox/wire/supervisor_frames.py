@@ -39,7 +39,7 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkn
 # -- control to supervisor; `n` numbers the request, its answer carries the same ---------------------------------
 
 
-class StartWorker(_Frame):
+class StartWorker(_Frame, frozen=True):
     """Start a caged worker; descriptor: the .cwasm in a sealed memfd. Answered by `Started` or `Failed`."""
 
     n: _Number
@@ -48,7 +48,7 @@ class StartWorker(_Frame):
     limits: Limits
 
 
-class KillWorker(_Frame):
+class KillWorker(_Frame, frozen=True):
     """SIGKILL the worker of this incarnation; its end is told by `WorkerEnded`. Answered by `Done`."""
 
     n: _Number
@@ -56,7 +56,7 @@ class KillWorker(_Frame):
     outcome: Literal["killed", "deadline"]
 
 
-class Compile(_Frame):
+class Compile(_Frame, frozen=True):
     """Compile in a cage; descriptors: the .wasm in a sealed memfd, an empty memfd for the result.
 
     Answered by `Done` when the compiler exited well, else by `Failed`.
@@ -75,7 +75,7 @@ class MountSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     writable: bool
 
 
-class SetPolicy(_Frame):
+class SetPolicy(_Frame, frozen=True):
     """Give the bridge a component's policy (opaque to the supervisor) and its bound directories as mounts.
 
     Answered by `Done` (whose `text` names a lost wall, such as "o-path" for a grant that is no mount) or `Failed`.
@@ -87,7 +87,7 @@ class SetPolicy(_Frame):
     mounts: list[MountSpec]
 
 
-class DropPolicy(_Frame):
+class DropPolicy(_Frame, frozen=True):
     """Forget a component's policy: the bridge closes its mounts and handles. `purge` drops its storage too."""
 
     n: int
@@ -95,34 +95,34 @@ class DropPolicy(_Frame):
     purge: bool = False
 
 
-class Snapshot(_Frame):
+class Snapshot(_Frame, frozen=True):
     """What lives; answered by `Living`, workers after this incarnation."""
 
     n: _Number
     after: int = -1
 
 
-class StopHost(_Frame):
+class StopHost(_Frame, frozen=True):
     """The operator's `down`: the supervisor tells control `Drain`, then ends everything in order."""
 
     n: int
 
 
-class Drained(_Frame):
+class Drained(_Frame, frozen=True):
     """Control has stopped every component after `Drain`."""
 
 
 # -- supervisor to control ------------------------------------------------------------------------------------
 
 
-class Done(_Frame):
+class Done(_Frame, frozen=True):
     """The request was carried out."""
 
     n: int
     text: str = ""
 
 
-class Failed(_Frame):
+class Failed(_Frame, frozen=True):
     """The request failed: stable code, sentence, and for workers and compilers the outcome."""
 
     n: int
@@ -131,7 +131,7 @@ class Failed(_Frame):
     outcome: str = ""
 
 
-class Started(_Frame):
+class Started(_Frame, frozen=True):
     """The worker is sealed, was checked from outside, and is attached to router and bridge."""
 
     n: int
@@ -141,7 +141,7 @@ class Started(_Frame):
     micros: int  # request to READY, microseconds
 
 
-class WorkerEnded(_Frame):
+class WorkerEnded(_Frame, frozen=True):
     """A worker is dead and reaped."""
 
     component: ComponentId
@@ -169,7 +169,7 @@ class HostProcess(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ready: bool
 
 
-class Living(_Frame):
+class Living(_Frame, frozen=True):
     """Answer to `Snapshot`. `walls` maps a wall's name to "on" or to what is lost.
 
     At most `MAX_LIVING` workers by rising incarnation, so that the packet has room; `more` when there are others.
@@ -183,13 +183,13 @@ class Living(_Frame):
     more: bool = False
 
 
-class ProcessRestarted(_Frame):
+class ProcessRestarted(_Frame, frozen=True):
     """router or bridge was replaced: every worker of the old one is being ended; send routes and policies again."""
 
     name: str
 
 
-class Drain(_Frame):
+class Drain(_Frame, frozen=True):
     """Stop every component in reverse order of start, then answer `Drained`. `seconds` is all the time there is."""
 
     seconds: int
@@ -198,14 +198,14 @@ class Drain(_Frame):
 # -- supervisor to bridge, router, auditor ----------------------------------------------------------------------
 
 
-class AttachBridge(_Frame):
+class AttachBridge(_Frame, frozen=True):
     """A checked worker's channel (descriptor) belongs to this component from now on."""
 
     component: ComponentId
     incarnation: int
 
 
-class BridgePolicy(_Frame):
+class BridgePolicy(_Frame, frozen=True):
     """A component's policy; descriptors: one directory per guest path, in the same order."""
 
     component: ComponentId
@@ -213,14 +213,14 @@ class BridgePolicy(_Frame):
     guests: list[str]
 
 
-class BridgeDrop(_Frame):
+class BridgeDrop(_Frame, frozen=True):
     """Forget the policy; `purge` drops the component's stored values."""
 
     component: ComponentId
     purge: bool
 
 
-class AttachRouter(_Frame):
+class AttachRouter(_Frame, frozen=True):
     """A checked worker connected under this routing id."""
 
     routing_id: bytes
@@ -228,7 +228,7 @@ class AttachRouter(_Frame):
     incarnation: int
 
 
-class Detach(_Frame):
+class Detach(_Frame, frozen=True):
     """The worker is dead: forget its channel and fail its message in hand."""
 
     incarnation: int
@@ -236,11 +236,11 @@ class Detach(_Frame):
     detail: str = ""
 
 
-class AuditChannel(_Frame):
+class AuditChannel(_Frame, frozen=True):
     """Descriptor: this process's channel to the (new) auditor."""
 
 
-class Producer(_Frame):
+class Producer(_Frame, frozen=True):
     """To the auditor: descriptor of a channel on which `name` will record."""
 
     name: str
@@ -254,11 +254,11 @@ ToAuditor = Producer
 # -- bridge, router, auditor to supervisor ------------------------------------------------------------------------
 
 
-class Up(_Frame):
+class Up(_Frame, frozen=True):
     """The process is sealed and serves."""
 
 
-class EndWorker(_Frame):
+class EndWorker(_Frame, frozen=True):
     """Kill this worker: it broke the protocol (`policy`) or its deadline passed (`deadline`)."""
 
     incarnation: int
@@ -266,7 +266,7 @@ class EndWorker(_Frame):
     detail: str
 
 
-class AuditorState(_Frame):
+class AuditorState(_Frame, frozen=True):
     """The auditor can (`ok`) or cannot write; `text` says why."""
 
     ok: bool
@@ -279,14 +279,14 @@ FromControl = Up | StartWorker | KillWorker | Compile | SetPolicy | DropPolicy |
 # -- supervisor to zygote and back --------------------------------------------------------------------------------
 
 
-class Fork(_Frame):
+class Fork(_Frame, frozen=True):
     """Fork one worker under this uid (inside the zygote's namespace); descriptors: its fd 3 and fd 4."""
 
     n: int
     uid: int
 
 
-class Forked(_Frame):
+class Forked(_Frame, frozen=True):
     """The worker's pid in the supervisor's pid namespace, or -errno."""
 
     n: int

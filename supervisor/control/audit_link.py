@@ -21,7 +21,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _recorded = msgspec.msgpack.Decoder(Recorded)
 _read_result = msgspec.msgpack.Decoder(ReadResult)
 _MAX_TEXT = 1024
-PATIENCE = 4.0
+PATIENCE = 3.0
 """Seconds a caller of the API waits for a record before the answer is that there is none; a new auditor is faster."""
 READ_TIMEOUT = 10.0
 """Seconds a reader waits for lines."""

@@ -151,7 +151,9 @@ async def remove(control: Control, request: web.Request, peer: Peer) -> Accepted
 async def _recorded(control: Control, event: str, request: web.Request, peer: Peer) -> ComponentId:
     component = component_of(request)
     control.lifecycle.get(component)
-    await control.audit.record_soon(event, "allowed", component=str(component), detail={"user": peer.name, "uid": peer.uid})
+    await control.audit.record_soon(
+        event, "allowed", component=str(component), detail={"user": peer.name, "uid": peer.uid}
+    )
     return component
 
 

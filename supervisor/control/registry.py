@@ -1,7 +1,8 @@
 """The registry: which packages and instances there are, what the operator agreed to, and how workers ended.
 
 One SQLite file (WAL, synchronous=FULL, one connection). Each method is one transaction: a kill or a full disk leaves
-the state before or after it; a method that changes something raises UnavailableError when it cannot. Releases are remembered per name even when a package is gone, so that a rollback is seen.
+the state before or after it; a method that changes something raises UnavailableError when it cannot. Releases are
+remembered per name even when a package is gone, so that a rollback is seen.
 """
 
 from __future__ import annotations

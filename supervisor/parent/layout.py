@@ -126,9 +126,12 @@ def _own_directory(path: str) -> None:
         return
     except OSError as error:
         raise RootError(f"cannot read the root's marker: {error.strerror}", subject=marker) from error
-    with os.fdopen(fd, "rb") as file:
-        if file.read(100) != _MARKER_TEXT:
-            raise RootError("made by another version of airssys", subject=marker, hint="move the directory away")
+    try:
+        found = os.read(fd, 100) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    finally:
+        os.close(fd)
+    if found != _MARKER_TEXT:
+        raise RootError("made by another version of airssys", subject=marker, hint="move the directory away")
 
 
 def _make_marker(path: str) -> None:
@@ -176,25 +179,28 @@ def _service_directory(parent: str, name: str, uid: int, identities: Identities)
 
 def _give_tree(directory: int, uid: int, path: str) -> None:
     """Give a service's tree to its (new) uid. Hard links are refused: one could lead to a file of somebody else's."""
-    for entry in os.scandir(directory):
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISDIR(status.st_mode):
-            child = os.open(entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                _give_tree(child, uid, f"{path}/{entry.name}")
-            finally:
-                os.close(child)
-        elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            file = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                if os.fstat(file).st_nlink == 1:
-                    os.fchown(file, uid, uid)
-            finally:
-                os.close(file)
-        else:
-            raise RootError(
-                "something that is no plain file stands in the state directory", subject=f"{path}/{entry.name}"
-            )
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                child = os.open(
+                    entry.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory
+                )
+                try:
+                    _give_tree(child, uid, f"{path}/{entry.name}")
+                finally:
+                    os.close(child)
+            elif stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+                file = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+                try:
+                    if os.fstat(file).st_nlink == 1:
+                        os.fchown(file, uid, uid)
+                finally:
+                    os.close(file)
+            else:
+                raise RootError(
+                    "something that is no plain file stands in the state directory", subject=f"{path}/{entry.name}"
+                )
     os.fchown(directory, uid, uid)
 
 

@@ -27,7 +27,7 @@ from supervisor.config import HostConfig
 from supervisor.parent.audit_channels import AuditChannels
 from supervisor.parent.children import Child
 from supervisor.parent.compilers import Compilation, Compilers
-from supervisor.parent.errors import SpawnFailed
+from supervisor.parent.errors import GrantRefused, SpawnFailed
 from supervisor.parent.grants import open_grant
 from supervisor.parent.identities import Identities
 from supervisor.parent.layout import Layout
@@ -432,6 +432,10 @@ class Supervisor:
         opened: list[int] = []
         lost: set[str] = set()
         try:
+            if len(frame.mounts) > frames.MAX_FDS:
+                raise GrantRefused(
+                    f"more than {frames.MAX_FDS} bound directories", subject=str(frame.component), hint="bind fewer"
+                )
             for spec in frame.mounts:
                 fd, missing = open_grant(
                     spec,

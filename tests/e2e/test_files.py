@@ -79,8 +79,9 @@ def places(disks: tuple[Path, Path] | None, shared: Host) -> Places:
     if ROOT:
         private_mounts.read_only(frozen)
     values = {"filesystem": FILESYSTEM, "message-size": '"512KiB"', **probes.OFTEN}
-    binds = {"data": found.data, "ro": found.ro, "narrow": found.narrow, "disk": disk, "frozen": frozen}
-    status = probes.install(shared, probes.pack(shared, "probe", values), **binds)
+    places = {"data": found.data, "ro": found.ro, "narrow": found.narrow, "disk": disk, "frozen": frozen}
+    binds = {f"/{guest}": place for guest, place in places.items()}
+    status = probes.install(shared, probes.pack(shared, "probe", values), binds)
     assert "running" == status["state"], status
     return found
 
@@ -358,7 +359,12 @@ def test_narrow_patterns(ask: Asker, places: Places) -> None:
 def test_symbolic_links(ask: Asker, places: Places) -> None:
     """No link is followed, inside or outside, as the last part or on the way; none is replaced or removed."""
     _file(places.data / "real", "real")
-    links = {"in": "real", "out": places.outside / "secret", "dir": places.outside, "none": places.outside / "new"}
+    links: dict[str, str | Path] = {
+        "in": "real",
+        "out": places.outside / "secret",
+        "dir": places.outside,
+        "none": places.outside / "new",
+    }
     for name, target in links.items():
         (places.data / name).symlink_to(target)
     for path in ("/data/in", "/data/out", "/data/dir/secret", "/data/none"):
@@ -396,7 +402,7 @@ def test_hard_link(ask: Asker, places: Places) -> None:
 
 
 def test_swapped_directory(ask: Asker, places: Places) -> None:
-    """Renaming the bound directory itself on the host changes nothing for who holds it, and its old name means nothing."""
+    """Renaming the bound directory itself changes nothing for who holds it; its old name means nothing."""
     moved = places.data.with_name("moved")
     places.data.rename(moved)
     try:
@@ -490,7 +496,7 @@ def test_changed_binding(ask: Asker, places: Places) -> None:
     package = probes.pack(host, "moving", values)
     for place, content in ((places.ro, "hello"), (places.outside, "not here")):
         (place / "there.txt").write_text(content)
-        probes.install(host, package, data=place)
+        probes.install(host, package, {"/data": place})
         assert content == host.ask("test/moving", "read /data/there.txt")
     assert host.ask("test/moving", "read /data/secret") == "secret"
     (places.outside / "there.txt").unlink()

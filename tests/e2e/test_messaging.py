@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ import pytest
 from live_host import Host, wait_until
 
 from supervisor.cli.errors import RefusedError
+from supervisor.control.peer import user_name
 
 pytestmark = pytest.mark.block5_messaging
 
@@ -43,6 +43,11 @@ def net(shared: Host) -> Host:
     return shared
 
 
+def _me() -> str:
+    """How components see who runs these tests."""
+    return f"host/client/{user_name(os.geteuid())}"
+
+
 def _callbacks(host: Host, name: str) -> int:
     return int(host.ask(name, "callbacks"))
 
@@ -64,6 +69,10 @@ def _busy(host: Host, name: str, milliseconds: int) -> None:
     """Keep a component busy; returns when the message is in hand."""
     _put(host, name, f"sleep {milliseconds}")
     wait_until(f"{name} to take it", lambda: host.component(f"{name}/0")["mailbox"] == 0)
+
+
+def _ended(host: Host, name: str, old: int) -> None:
+    wait_until(f"the end of {name}", lambda: host.component(name)["pid"] != old)
 
 
 def _whole(host: Host, name: str, old: int) -> None:
@@ -315,7 +324,7 @@ def test_sender(net: Host) -> None:
         before = _callbacks(net, sender)
         net.ask(sender, "forward test/beta sender")
         assert expected == _last(net, sender, before)[2]
-    assert f"host/client/{getpass.getuser()}" == net.ask("test/beta", "sender")
+    assert _me() == net.ask("test/beta", "sender")
 
 
 def test_self(net: Host) -> None:
@@ -358,7 +367,7 @@ def test_outside_denied(net: Host) -> None:
     error = net.fail("test/shut", "echo x")
     assert "E_AUTHORIZATION" == error.code
     record = [r for r in net.audit() if r["object"] == "test/shut/0" and r["decision"] == "denied"][-1]
-    assert ("messaging.request", f"host/client/{getpass.getuser()}") == (record["event"], record["component"])
+    assert ("messaging.request", _me()) == (record["event"], record["component"])
     before = _callbacks(net, "test/alpha")
     net.ask("test/alpha", "forward test/shut echo inside")
     assert "inside" == _last(net, "test/alpha", before)[2]
@@ -434,7 +443,7 @@ def test_mailbox_survives_the_time_without_a_worker(net: Host) -> None:
     for _ in range(2):  # the first restart is at once, the second waits
         old = net.component("test/slow/0")["pid"]
         os.kill(old, signal.SIGKILL)
-        wait_until("its end", lambda old=old: net.component("test/slow/0")["pid"] != old)
+        _ended(net, "test/slow/0", old)
     assert "backoff" == net.component("test/slow/0")["state"]
     assert "ok" == net.ask("test/alpha", "send test/slow set while dead")
     before = _callbacks(net, "test/alpha")

@@ -30,6 +30,10 @@ def _clear(host: Host, name: str) -> None:
         host.ask(name, f"del {key}")
 
 
+def _new_worker(host: Host, name: str, old: int) -> None:
+    wait_until("a new worker", lambda: host.component(name)["pid"] not in (old, None))
+
+
 def test_operations(store: Host) -> None:
     """Set makes and replaces, get and exists tell, delete removes; what is not there is said to be not there."""
     _clear(store, "test/full")
@@ -164,7 +168,7 @@ def test_survives_the_worker(store: Host) -> None:
             os.kill(old, signal.SIGKILL)
         else:
             store.fail("test/full", "trap")
-        wait_until("a new worker", lambda old=old: store.component("test/full/0")["pid"] not in (old, None))
+        _new_worker(store, "test/full/0", old)
         assert "value" == store.ask("test/full", "get kept"), how
     store.ask("test/full", "del shutdown-ran")
     assert "9 65536 1" == store.ask("test/full", "usage")

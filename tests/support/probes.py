@@ -62,13 +62,19 @@ def upload(host: Host, package: Path) -> dict[str, Any]:
 
 
 def install(
-    host: Host, package: Path, *, instance: str = "0", consent: bool = True, start: bool = True, **binds: Path
+    host: Host,
+    package: Path,
+    binds: dict[str, Path] | None = None,
+    *,
+    instance: str = "0",
+    consent: bool = True,
+    start: bool = True,
 ) -> dict[str, Any]:
-    """Upload and install; its status. `data=directory` binds `/data`. Raises RefusedError."""
+    """Upload and install with guest directories bound; its status. Raises RefusedError."""
     plan = upload(host, package)
     body = {
         "plan": plan["plan"],
-        "bindings": {f"/{guest}": str(place) for guest, place in binds.items()},
+        "bindings": {guest: str(place) for guest, place in (binds or {}).items()},
         "instance": instance,
         "consent": consent,
         "start": start,

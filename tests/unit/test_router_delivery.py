@@ -316,7 +316,7 @@ def test_failure_too_large(host: Host) -> None:
 
 
 def test_failure_cancelled(host: Host) -> None:
-    """Cancelling closes a request once and without a callback; its late reply is discarded; a stranger's id is refused."""
+    """Cancelling closes a request once, without a callback; its late reply is discarded; a stranger's id is refused."""
     pair = Pair(host)
     assert Ack(1, 2, pair.id) == pair.b.ask(Cancel(1, pair.id))
     assert Ack(2, 0) == pair.a.ask(Cancel(2, pair.id))

@@ -1,0 +1,60 @@
+"""A zygote whose workers leave out one step of the cage (the argument says which); else it is the real one.
+
+Started by `test_outside_check` in place of `python -m sandbox.zygote`, to see that the outside check finds what is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from sandbox import cage, zygote
+from sandbox.kernel import caps, landlock, mounts, process, seccomp
+
+_load = seccomp.load
+_loaded: list[bytes] = []
+
+
+def _nothing(*arguments: object) -> None:
+    return None
+
+
+def _load_only(count: int) -> None:
+    def load(bpf: bytes) -> None:
+        if len(_loaded) < count:
+            _load(bpf)
+        _loaded.append(bpf)
+
+    seccomp.load = load
+
+
+def _refuse(*arguments: object) -> None:
+    raise OSError(5, "refused on purpose")
+
+
+def leave_out(step: str) -> None:
+    """Patch the cage."""
+    if step == "descriptors":
+        cage._two_descriptors = _nothing
+    elif step == "last filter":
+        _load_only(1)
+    elif step == "both filters":
+        _load_only(0)
+    elif step == "capabilities":
+        caps.drop_all = _nothing
+    elif step == "network":
+        cage.SIX_NAMESPACES &= ~process.CLONE_NEWNET
+    elif step == "root":
+        mounts.enter_empty_root = _nothing
+    elif step == "pid":
+        zygote.libc_clone = lambda: process.raw_clone(process.CLONE_PARENT)
+    elif step == "parent":
+        zygote.libc_clone = lambda: process.raw_clone(process.CLONE_NEWPID)
+    elif step == "landlock refuses":
+        landlock.restrict_all = _refuse
+    elif step != "nothing":
+        raise ValueError(step)
+
+
+if __name__ == "__main__":
+    leave_out(sys.argv[1])
+    zygote.main()
