@@ -54,6 +54,7 @@ def main() -> NoReturn:
         own_uids=own_uids,
         user_sysctl=user_sysctl,
     )
+    process.no_writable_code()
     if process.thread_count() != 1:
         raise RuntimeError("the zygote must have one thread")
     mounts.enter_empty_root()

@@ -12,8 +12,8 @@ import platform
 
 MACHINE = platform.machine()
 _NUMBERS: dict[str, dict[str, int]] = {
-    "x86_64": {"clone": 56, "pivot_root": 155, "keyctl": 250, "capset": 126, "seccomp": 317},
-    "aarch64": {"clone": 220, "pivot_root": 41, "keyctl": 219, "capset": 91, "seccomp": 277},
+    "x86_64": {"mprotect": 10, "clone": 56, "pivot_root": 155, "keyctl": 250, "capset": 126, "seccomp": 317},
+    "aarch64": {"mprotect": 226, "clone": 220, "pivot_root": 41, "keyctl": 219, "capset": 91, "seccomp": 277},
 }
 _COMMON: dict[str, int] = {
     "open_tree": 428,

@@ -71,6 +71,24 @@ def deny_write_execute() -> None:
         raise OSError(0, "prctl(PR_SET_MDWE) did not hold")
 
 
+def no_writable_code() -> int:
+    """Take writing from every page that is both writable and executable (needs /proc); how many mappings there were.
+
+    ctypes keeps the entry points of its callbacks in such a page, and MDWE does not take back what was given before.
+    Afterwards no callback can be made or freed in this process or its children, only called.
+    """
+    count = 0
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        span, mode = line.split()[:2]
+        if "w" in mode and "x" in mode:
+            start, end = (int(text, 16) for text in span.split("-"))
+            libc.syscall("mprotect", start, end - start, 5)  # PROT_READ | PROT_EXEC
+            count += 1
+    return count
+
+
 def no_speculation() -> bool:
     """Force-disable speculative store bypass and indirect branch speculation where the CPU lets it be chosen.
 

@@ -64,11 +64,11 @@ class Installer:
 
         Raises:
             PackageError, TrustStoreError: not believed.
-            RollbackError: an older release.
+            RollbackError: an older release, or this one with other content.
             CompileError: it does not compile.
         """
         checked = await asyncio.to_thread(self._verifier.check, files)
-        self._registry.check_release(checked.spec.name, checked.spec.release)
+        self._registry.check_release(checked.spec.name, checked.spec.release, checked.spec.package)
         imports, exports = await self._interfaces(files.wasm, checked.spec)
         self._remember(checked.spec.package)  # first, or an install beside us would sweep it
         await asyncio.to_thread(self._store.put, checked.spec.package, files)
@@ -148,7 +148,7 @@ class Installer:
                 hint="review the capabilities, then agree with --yes",
             )
         bindings = self._check_bindings(spec, request.bindings, existing)
-        self._registry.check_release(spec.name, spec.release)
+        self._registry.check_release(spec.name, spec.release, spec.package)
         imports, _ = await self._interfaces(files.wasm, spec)
         await self._audit.record_soon(
             "package.install",

@@ -37,6 +37,7 @@ _MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     """,
     "ALTER TABLE instances ADD COLUMN quarantine TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE releases ADD COLUMN package TEXT NOT NULL DEFAULT ''",
 )
 """Each entry brings the schema from version i to i + 1; an entry is never edited once released."""
 
@@ -152,9 +153,19 @@ class Registry:
 
     # -- packages and instances -------------------------------------------------------------------------------
 
-    def check_release(self, name: str, release: int) -> None:
-        """Raise RollbackError when a higher release of this name was installed before."""
-        row = self._db.execute("SELECT release FROM releases WHERE name=?", (name,)).fetchone()
+    def check_release(self, name: str, release: int, package: str) -> None:
+        """Raise RollbackError when a higher release of this name was installed before, or this one with other content.
+
+        Args:
+            package: the package's id, which covers the component and the manifest.
+        """
+        row = self._db.execute("SELECT release, package FROM releases WHERE name=?", (name,)).fetchone()
+        if row is not None and release == row[0] and row[1] not in ("", package):
+            raise RollbackError(
+                f"release {release} was installed before with other content",
+                subject=name,
+                hint="whatever changes gets a higher release number",
+            )
         if row is not None and release < row[0]:
             raise RollbackError(
                 f"release {release} is older than release {row[0]}, which was installed before",
@@ -169,7 +180,7 @@ class Registry:
         """
         component = str(instance.component)
         with self._transaction():
-            self.check_release(package.name, package.release)
+            self.check_release(package.name, package.release, package.id)
             self._db.execute(
                 "INSERT OR IGNORE INTO packages VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (
@@ -187,8 +198,9 @@ class Registry:
                 ),
             )
             self._db.execute(
-                "INSERT INTO releases VALUES (?,?) ON CONFLICT (name) DO UPDATE SET release=excluded.release",
-                (package.name, package.release),
+                "INSERT INTO releases VALUES (?,?,?) ON CONFLICT (name) "
+                "DO UPDATE SET release=excluded.release, package=excluded.package",
+                (package.name, package.release, package.id),
             )
             before = self._db.execute("SELECT package FROM instances WHERE component=?", (component,)).fetchone()
             self._db.execute("DELETE FROM instances WHERE component=?", (component,))

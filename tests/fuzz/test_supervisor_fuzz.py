@@ -118,6 +118,7 @@ class Turned:
             sock.close()
         for fd in (self.layout.storage_fd, self.layout.audit_fd, self.layout.log_fd, self.layout.lock_fd):
             os.close(fd)
+        self.supervisor.audit.close()
         self.supervisor.selector.close()
 
 
@@ -150,7 +151,9 @@ def fresh(turned: Turned) -> None:
 
 
 numbers = st.one_of(st.integers(-(2**63), 2**64 - 1), st.sampled_from([-1, 0, 1, 2, 3, 2**31, 2**63]))
-texts = st.one_of(st.sampled_from(["killed", "deadline", "policy", "exited", "", "/", "/etc", "a\0b"]), st.text(max_size=8))
+texts = st.one_of(
+    st.sampled_from(["killed", "deadline", "policy", "exited", "", "/", "/etc", "a\0b"]), st.text(max_size=8)
+)
 components = st.one_of(
     st.just(["acme", "reader", "0"]),
     st.lists(texts, min_size=3, max_size=3),
@@ -196,7 +199,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 
 def _names_a_process(body: bytes) -> bool:
-    """A changed byte may turn a zygote's answer into one that names a process of this machine (tested by itself below)."""
+    """Whether a changed byte made the zygote's answer name a process of this machine (tested by itself below)."""
     try:
         answer = msgspec.msgpack.decode(body, type=frames.Forked)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

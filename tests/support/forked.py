@@ -80,7 +80,10 @@ def ends(action: Callable[[], Any]) -> Ended:
             mailbox.put({"value": action()})
         except BaseException as error:
             mailbox.put(
-                {"error": f"{type(error).__name__}: {error} ({_where(error)})", "errno": getattr(error, "errno", 0) or 0}
+                {
+                    "error": f"{type(error).__name__}: {error} ({_where(error)})",
+                    "errno": getattr(error, "errno", 0) or 0,
+                }
             )
         finally:
             os._exit(0)

@@ -1,6 +1,7 @@
 """A zygote whose workers leave out one step of the cage (the argument says which); else it is the real one.
 
-Started by `test_outside_check` in place of `python -m sandbox.zygote`, to see that the outside check finds what is missing.
+Started by `test_outside_check` in place of `python -m sandbox.zygote`, to see that the outside check finds
+what is missing.
 """
 
 from __future__ import annotations

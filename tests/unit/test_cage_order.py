@@ -27,6 +27,7 @@ pytestmark = pytest.mark.block4_security
 UID = 4711
 SYSCTL = 5
 
+_NOTHING = ["CORE=0", "FSIZE=0", "NPROC=0", "MEMLOCK=0", "MSGQUEUE=0", "RTPRIO=0"]
 ORDER: list[tuple[str, list[str]]] = [
     ("setsid", ["setsid"]),
     ("umask", ["umask 077"]),
@@ -40,12 +41,7 @@ ORDER: list[tuple[str, list[str]]] = [
     ("capabilities", ["prctl 24"] * (caps.LAST + 1) + ["prctl 28", "prctl 47", "capset"]),
     (
         "limits",
-        [
-            f"limit {name}"
-            for name in (
-                "AS DATA STACK=8388608 CORE=0 FSIZE=0 NPROC=0 MEMLOCK=0 MSGQUEUE=0 RTPRIO=0 SIGPENDING=16".split()
-            )
-        ],
+        [f"limit {name}" for name in (["AS", "DATA", "STACK=8388608", *_NOTHING, "SIGPENDING=16"])],
     ),
     ("not dumpable", ["prctl 4"]),
     ("speculation", ["prctl 53", "prctl 53"]),
@@ -60,7 +56,9 @@ ORDER: list[tuple[str, list[str]]] = [
 """The golden list. A change here is a change of ADR 1 and wants a reason in `sandbox.cage`."""
 
 CALLS = [(step, call) for step, calls in ORDER for call in calls]
-_LIMITS = {getattr(resource, name): name[7:] for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"}
+_LIMITS = {
+    getattr(resource, name): name[7:] for name in dir(resource) if name.startswith("RLIMIT_") and name != "RLIMIT_OFILE"
+}
 
 
 class Recorder:
@@ -168,7 +166,7 @@ def test_the_order() -> None:
     ids=["started as root", "started by an ordinary user"],
 )
 def test_the_order_of_either_start(own_uids: bool, sysctl: int | None, missing: set[str]) -> None:
-    """As root the uid changes and the zygote's namespace limits; otherwise the worker limits itself. Nothing else differs."""
+    """As root the uid changes; else the worker forbids itself user namespaces. Nothing else differs."""
     blueprint = cage.Blueprint(b"first", b"last", 7, 1 << 30, own_uids=own_uids, user_sysctl=sysctl)
     steps, _, _ = returns(lambda: walk(Recorder(), blueprint))
     assert [list(pair) for pair in CALLS if pair[0] not in missing] == steps

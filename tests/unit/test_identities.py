@@ -90,7 +90,15 @@ def test_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everybody_has_a_uid_of_its_own(base: int, compiler: int, inside: int) -> None:
     """Services, compilers and workers of one block never share an id, and all lie within the block."""
     who = Identities(base, 0)
-    uids = [who.supervisor, who.control, who.router, who.bridge, who.auditor, who.compiler(compiler), who.worker(inside)]
+    uids = [
+        who.supervisor,
+        who.control,
+        who.router,
+        who.bridge,
+        who.auditor,
+        who.compiler(compiler),
+        who.worker(inside),
+    ]
     assert 7 == len(set(uids))
     assert all(base <= uid < base + BLOCK for uid in uids)
     first, count = who.worker_range or (0, 0)

@@ -59,7 +59,8 @@ def test_no_dump_closes_proc_to_siblings() -> None:
         pid = os.getpid()
 
         def read() -> list[int]:
-            return [refused(lambda: open(f"/proc/{pid}/{name}", "rb").close()) for name in ("environ", "mem", "maps")]
+            names = [f"/proc/{pid}/{name}" for name in ("environ", "mem", "maps")]
+            return [refused(lambda name=name: open(name, "rb").close()) for name in names]
 
         before = in_child_of(read)
         process.no_dump()
@@ -150,6 +151,28 @@ def test_deny_write_execute_is_for_ever_and_inherited() -> None:
         return [back != 0, in_child_of(lambda: refused(_map_executable)) == errno.EACCES]
 
     assert [True, True] == returns(child)
+
+
+_kept: list[Any] = []
+
+
+def _writable_code() -> int:
+    with open("/proc/self/maps", encoding="utf-8") as file:
+        return sum("w" in mode and "x" in mode for mode in (line.split()[1] for line in file))
+
+
+def test_no_writable_code() -> None:
+    """Pages that are writable and executable (ctypes has one, the test another) lose writing; callbacks still work."""
+
+    def child() -> list[Any]:
+        callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda n: n + 1)
+        _kept.append(callback)  # freeing it would write into its page
+        memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        before = _writable_code()
+        count = process.no_writable_code()
+        return [before >= 1, count == before, _writable_code(), callback(41), len(memory)]
+
+    assert [True, True, 0, 42, 4096] == returns(child)
 
 
 # -- Landlock -----------------------------------------------------------------------------------------------------
@@ -424,7 +447,7 @@ def _open_numbers() -> list[int]:
     kept=st.lists(st.integers(100, 140), max_size=3, unique=True),
 )
 def test_place_fds(numbers: list[int], chosen: list[int], kept: list[int]) -> None:
-    """Whatever numbers they had: the wanted files are 3, 4, ..., inheritable; what was to stay is there; nothing else."""
+    """Whatever numbers they had: the wanted files are 3, 4, ..., inheritable; what was to stay stays; nothing else."""
 
     def child() -> list[Any]:
         process.close_range(3)
@@ -877,7 +900,7 @@ def test_version_two_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 @needs_root
 def test_expose() -> None:
-    """Below a 0700 directory another uid reaches the wanted trees, cannot write the read-only one, and sees nothing else."""
+    """Below a 0700 directory another uid reaches the wanted trees, writes only where allowed, sees nothing else."""
     closed = Path(tempfile.mkdtemp())
     uid = 0x6DFFFFFE
     try:

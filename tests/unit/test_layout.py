@@ -194,7 +194,8 @@ def test_marker_of_something_else(place: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parent", "name"), [("lib", "control"), ("lib", "storage"), ("lib", "audit"), ("run", "host.lock"), ("run", "host.log")]
+    ("parent", "name"),
+    [("lib", "control"), ("lib", "storage"), ("lib", "audit"), ("run", "host.lock"), ("run", "host.log")],
 )
 def test_link_inside_the_root(place: Path, parent: str, name: str) -> None:
     """A link where a service's directory, the lock or the log belongs is refused; what it points to stays as it was."""

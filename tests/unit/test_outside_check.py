@@ -55,7 +55,7 @@ class Host:
     def __init__(self, left_out: str) -> None:
         self.identities: Identities = claim(f"outside check {os.getpid()}")
         self.own_uids = self.identities.base is not None
-        log = tempfile.TemporaryFile()
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - the child ends with it
         if self.own_uids:
             privileges.become_service(self.identities.supervisor)
         process.no_dump()
@@ -186,7 +186,7 @@ def test_an_ordinary_child() -> None:
     """A process without any wall is refused, at the first thing looked at."""
     pid = _ordinary_child()
     try:
-        with pytest.raises(OutsideCheckFailed, match="is .*wanted"):
+        with pytest.raises(OutsideCheckFailed, match=r"is .*wanted"):
             inspect.check(pid, os.getuid(), False, inspect.own_namespaces())
     finally:
         os.kill(pid, signal.SIGKILL)

@@ -1,12 +1,12 @@
 """The system-call policies: their shape, what they may never say, and that the compiled filters do what they say.
 
-The compiled filters are kept in `tests/unit/data/POLICY.x86_64.bpf`, so that a change of a policy, of libseccomp or of the
-compiler shows as a difference. After a wanted change write them again and look at the difference:
+The compiled filters are kept in `tests/unit/data/POLICY.x86_64.bpf`, so that a change of a policy, of libseccomp or of
+the compiler shows as a difference. After a wanted change write them again and look at the difference:
 
     AIRSSYS_WRITE_BPF=1 python -m pytest tests/unit/test_seccomp_policies.py -k golden
 
-Golden bytes are compared where they were made (x86-64, the libseccomp named in `LIBSECCOMP`); what a filter decides is compared
-with its policy everywhere, by a small interpreter of BPF.
+Golden bytes are compared where they were made (x86-64, the libseccomp named in `LIBSECCOMP`); what a filter decides is
+compared with its policy everywhere, by a small interpreter of BPF.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pyseccomp
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

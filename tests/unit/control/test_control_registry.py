@@ -85,7 +85,7 @@ def test_an_older_schema_is_migrated(tmp_path, monkeypatch):
     monkeypatch.undo()
     new = Registry(path)
     with pytest.raises(RollbackError):
-        new.check_release("acme/echo", 6)
+        new.check_release("acme/echo", 6, "id6")
     new.install(package(7), instance(7))
     new.set_quarantine(ECHO, "trap")
     assert "trap" == new.instance(ECHO).quarantine
@@ -352,3 +352,14 @@ def test_sealed_memory(tmp_path):
     with pytest.raises(PermissionError):
         os.pwrite(fd, b"y", 0)
     os.close(fd)
+
+
+def test_a_release_has_one_content(tmp_path):
+    """A release number that was installed before comes with the same content or not at all."""
+    registry = Registry(str(tmp_path / "r.db"))
+    registry.install(package(4), instance(4))
+    registry.check_release("acme/echo", 4, "id4")
+    with pytest.raises(RollbackError):
+        registry.check_release("acme/echo", 4, "another")
+    registry.check_release("acme/echo", 5, "another")
+    registry.close()
