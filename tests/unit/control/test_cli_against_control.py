@@ -102,10 +102,11 @@ def test_errors_have_exit_codes(playground, cli, tmp_path):
             code, _, err = await cli(play, "install", directory, "--yes")
             assert 1 == code
             assert "no uid left" in err
+            play.start_error = None
+            await cli(play, "stop", "acme/echo")
             code, out, err = await cli(play, "request", "acme/echo")
             assert (1, "") == (code, out)
             assert "E_NOT_RUNNING" in err
-            play.start_error = None
             await cli(play, "start", "acme/echo")
             play.reply = lambda submit, payload: (router_frames.Submitted(submit.id, "timeout"), b"")
             code, out, err = await cli(play, "request", "acme/echo")
