@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sandbox.errors import AirssysError
+from sandbox.wire.supervisor_frames import MAX_TEXT, Failed
 
 
 class RootError(AirssysError):
@@ -33,3 +34,9 @@ class GrantRefused(AirssysError):
     """A directory cannot be granted."""
 
     code = "E_GRANT"
+
+
+def refusal(n: int, error: Exception, outcome: str = "") -> Failed:
+    """The answer to a request that failed."""
+    code = error.code if isinstance(error, AirssysError) else SpawnFailed.code
+    return Failed(n, code, str(error)[: 2 * MAX_TEXT], outcome)

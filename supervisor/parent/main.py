@@ -27,20 +27,19 @@ from supervisor.config import HostConfig
 from supervisor.parent.audit_channels import AuditChannels
 from supervisor.parent.children import Child
 from supervisor.parent.compilers import Compilation, Compilers
-from supervisor.parent.errors import GrantRefused, SpawnFailed
+from supervisor.parent.errors import GrantRefused, SpawnFailed, refusal
 from supervisor.parent.grants import open_grant
 from supervisor.parent.identities import Identities
 from supervisor.parent.layout import Layout
 from supervisor.parent.services import Services
-from supervisor.parent.workers import Worker, Workers
+from supervisor.parent.starts import REASONS, Starts
+from supervisor.parent.workers import Workers
 
 log = logging.getLogger("airssys.supervisor")
 
 _from_control = msgspec.msgpack.Decoder(frames.FromControl)
 _from_child = msgspec.msgpack.Decoder(frames.FromChild)
 _forked = msgspec.msgpack.Decoder(frames.Forked | frames.Up)
-_REASONS = (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED)
-"""Outcomes that control, router and bridge may give a worker they want ended."""
 RELAUNCH_SECONDS = 1.0
 """Pause before trying again when not even a process could be made."""
 REFUSED = 78
@@ -89,7 +88,7 @@ class Supervisor:
         self._phase = "starting"
         self._stop_at = 0.0
         self._stop_requests: list[int] = []
-        self._leftover_groups: set[str] = set()
+        self.starts = Starts(self.selector, self.workers, self.children, self.audit)
         self._relaunches: dict[str, float] = {}
         uids = self.identities
         for name, uid, start in (
@@ -134,13 +133,13 @@ class Supervisor:
             elif what == "child":
                 self._child_event(who, mask)
             elif what == "worker-dead":
-                self._worker_dead(who)
+                self.starts.dead(who)
             elif what == "worker":
-                self._worker_reported(who)
+                self.starts.reported(who)
             elif what == "compiler-dead":
                 self._compiler_dead(who)
             elif what == "stray-dead":
-                self._stray_dead(who)
+                self.starts.stray_dead(who)
             elif what == "audit":
                 self._audit_event(mask)
         self._times()
@@ -170,7 +169,7 @@ class Supervisor:
             times.append(self._deadline)
         if self._phase == "draining":
             times.append(self._stop_at)
-        if self._leftover_groups:
+        if self.starts.leftover_groups:
             times.append(now + 1.0)
         return max(0.0, min(times) - now) if times else None
 
@@ -179,7 +178,7 @@ class Supervisor:
         for worker in list(self.workers.by_incarnation.values()):
             if worker.stage != "live" and now >= worker.deadline:
                 worker.deadline = now + 60
-                self._fail_start(worker, SpawnFailed("the worker was not sealed in time", subject=worker.stage))
+                self.starts.fail(worker, SpawnFailed("the worker was not sealed in time", subject=worker.stage))
         self.compilers.expire(now)
         for name in [name for name, when in self._relaunches.items() if now >= when]:
             del self._relaunches[name]
@@ -189,9 +188,9 @@ class Supervisor:
             raise SpawnFailed(f"not ready in time: {', '.join(waiting)}", hint="see the host's log")
         if self._phase == "draining" and now >= self._stop_at:
             self._phase = "ended"
-        for group in list(self._leftover_groups):
+        for group in list(self.starts.leftover_groups):
             if self.cgroups.remove(group):
-                self._leftover_groups.discard(group)
+                self.starts.leftover_groups.discard(group)
 
     def _watch_writes(self) -> None:
         for child in self.children.values():
@@ -249,7 +248,7 @@ class Supervisor:
         if child.name == "zygote":
             for worker in list(self.workers.by_incarnation.values()):
                 if worker.stage == "cloning":
-                    self._fail_start(worker, SpawnFailed("the zygote ended"))
+                    self.starts.fail(worker, SpawnFailed("the zygote ended"))
         delay = child.delay()
         if self._phase == "starting" or delay == 0:
             self._launch(child.name)
@@ -299,7 +298,7 @@ class Supervisor:
         if child.name == "zygote":
             answer = _forked.decode(body)
             if isinstance(answer, frames.Forked):
-                self._cloned(answer)
+                self.starts.cloned(answer)
             else:
                 self._up(child)
             return
@@ -307,7 +306,7 @@ class Supervisor:
         if isinstance(message, frames.Up):
             self._up(child)
         elif isinstance(message, frames.EndWorker):
-            self._end_worker(child, message)
+            self.starts.end(child, message)
         elif child.name == "auditor":
             text = message.text[: frames.MAX_TEXT]
             self.walls["audit"] = "on" if message.ok else f"failing: {text}"
@@ -380,10 +379,6 @@ class Supervisor:
     def _answer(self, frame: msgspec.Struct) -> None:
         self.children["control"].send(frame)
 
-    def _refuse(self, n: int, error: Exception, outcome: str = "") -> None:
-        code = error.code if isinstance(error, AirssysError) else "E_SPAWN"
-        self._answer(frames.Failed(n, code, str(error)[: 2 * frames.MAX_TEXT], outcome))
-
     def _control_frame(self, frame: Any, fds: list[int]) -> None:
         wanted = 1 if isinstance(frame, frames.StartWorker) else 2 if isinstance(frame, frames.Compile) else 0
         if len(fds) != wanted:
@@ -391,9 +386,9 @@ class Supervisor:
         if isinstance(frame, frames.Up):
             self._up(self.children["control"])
         elif isinstance(frame, frames.StartWorker):
-            self._start_worker(frame, fds[0])
+            self.starts.begin(frame, fds[0], self._phase == "draining")
         elif isinstance(frame, frames.KillWorker):
-            if frame.outcome not in _REASONS:
+            if frame.outcome not in REASONS:
                 raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
             worker = self.workers.by_incarnation.get(frame.incarnation)
             if worker is not None:
@@ -451,7 +446,7 @@ class Supervisor:
             self.children["bridge"].send(policy, opened)
             self._answer(frames.Done(frame.n, ", ".join(sorted(lost))))
         except (AirssysError, OSError) as error:
-            self._refuse(frame.n, error)
+            self._answer(refusal(frame.n, error))
         finally:
             frames.close_all(opened)
 
@@ -461,7 +456,7 @@ class Supervisor:
         try:
             compilation = self.compilers.begin(frame, fds[0], fds[1], self.children["control"].restarts)
         except (AirssysError, OSError) as error:
-            self._refuse(frame.n, error, Outcome.SETUP_ERROR)
+            self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
             return
         finally:
             frames.close_all(fds)
@@ -472,140 +467,6 @@ class Supervisor:
         answer = self.compilers.ended(compilation)
         if compilation.generation == self.children["control"].restarts:
             self._answer(answer)
-
-    # -- workers ---------------------------------------------------------------------------------------------
-
-    def _start_worker(self, frame: frames.StartWorker, code: int) -> None:
-        zygote = self.children["zygote"]
-        missing = [name for name in ("zygote", "router", "bridge") if not self.children[name].ready]
-        if missing or self._phase == "draining":
-            os.close(code)
-            why = "the host is stopping" if not missing else f"not ready: {', '.join(missing)}"
-            self._answer(frames.Failed(frame.n, "E_NOT_READY", why, Outcome.SETUP_ERROR))
-            return
-        try:
-            worker = self.workers.begin(frame, code, lambda request, fds: zygote.send(request, fds))
-        except (AirssysError, OSError) as error:
-            self._refuse(frame.n, error, Outcome.SETUP_ERROR)
-            return
-        worker.generation = self.children["control"].restarts
-
-    def _cloned(self, answer: frames.Forked) -> None:
-        if answer.pid in {child.pid for child in self.children.values() if child.pidfd >= 0}:
-            raise ProtocolViolation("the zygote named a process of the host", subject=str(answer.pid))
-        for worker in self.workers.by_incarnation.values():
-            if worker.stage == "cloning" and worker.request.n == answer.n:
-                break
-        else:
-            self._stray(answer.pid)
-            return
-        try:
-            self.workers.cloned(worker, answer.pid)
-        except (AirssysError, OSError) as error:
-            self._watch_worker(worker)
-            self._fail_start(worker, error)
-            return
-        self._watch_worker(worker)
-        self.selector.register(worker.bridge, selectors.EVENT_READ, ("worker", worker))
-
-    def _stray(self, pid: int) -> None:
-        """A worker that was given up before the zygote answered: its channels are closed, so it ends; wait for it."""
-        if pid <= 0:
-            return
-        try:
-            pidfd = self.workers.adopt(pid)
-        except (AirssysError, OSError) as error:
-            log.error("the zygote named %d, which is no new worker: %s", pid, error)
-            return
-        self.selector.register(pidfd, selectors.EVENT_READ, ("stray-dead", pidfd))
-
-    def _stray_dead(self, pidfd: int) -> None:
-        self.selector.unregister(pidfd)
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        os.close(pidfd)
-
-    def _watch_worker(self, worker: Worker) -> None:
-        if worker.pidfd >= 0:
-            self.selector.register(worker.pidfd, selectors.EVENT_READ, ("worker-dead", worker))
-
-    def _worker_reported(self, worker: Worker) -> None:
-        self.selector.unregister(worker.bridge)
-        try:
-            self.workers.reported(worker)
-        except (AirssysError, OSError) as error:
-            self._fail_start(worker, error)
-            return
-        request = worker.request
-        micros = int((time.monotonic() - worker.asked) * 1e6)
-        self.children["bridge"].send(
-            frames.AttachBridge(request.component, request.incarnation), [worker.bridge.fileno()]
-        )
-        self.children["router"].send(frames.AttachRouter(worker.routing_id, request.component, request.incarnation))
-        worker.bridge.close()
-        worker.router.close()
-        self.audit.record(
-            "worker.started",
-            str(request.component),
-            "info",
-            str(request.incarnation),
-            detail={"pid": worker.pid, "uid": worker.uid, "micros": micros},
-        )
-        if worker.generation == self.children["control"].restarts:
-            self._answer(frames.Started(request.n, request.incarnation, worker.pid, worker.uid, micros))
-
-    def _fail_start(self, worker: Worker, error: Exception) -> None:
-        """A start that failed: tell control once, end what exists of it."""
-        if worker.stage == "failed":
-            return
-        log.error("worker %s/%d did not start: %s", worker.request.component, worker.request.incarnation, error)
-        self.audit.record("worker.refused", str(worker.request.component), "denied", str(error))
-        if worker.stage == "sealing" and worker.bridge.fileno() >= 0:
-            try:
-                self.selector.unregister(worker.bridge)
-            except KeyError:
-                pass
-        worker.stage = "failed"
-        if worker.generation == self.children["control"].restarts:
-            self._refuse(worker.request.n, error, Outcome.SETUP_ERROR)
-        if worker.pidfd >= 0:
-            self.workers.kill(worker, Outcome.SETUP_ERROR, str(error))
-        else:
-            self.workers.by_incarnation.pop(worker.request.incarnation, None)
-            worker.close()
-
-    def _end_worker(self, child: Child, frame: frames.EndWorker) -> None:
-        worker = self.workers.by_incarnation.get(frame.incarnation)
-        if worker is None:
-            return  # already dead
-        if frame.outcome not in _REASONS:
-            raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
-        detail = frame.detail[: frames.MAX_TEXT]
-        log.info("%s ends %s: %s %s", child.name, worker.request.component, frame.outcome, detail)
-        self.workers.kill(worker, Outcome(frame.outcome), detail)
-
-    def _worker_dead(self, worker: Worker) -> None:
-        self.selector.unregister(worker.pidfd)
-        started = worker.stage == "live"
-        if worker.stage == "sealing":
-            # It may have said why before it died.
-            self._worker_reported(worker)
-            started = worker.stage == "live"
-        outcome, detail = self.workers.ended(worker)
-        if not self.cgroups.remove(worker.group):
-            self._leftover_groups.add(worker.group)
-        request = worker.request
-        if started:
-            self.audit.record(
-                "worker.ended",
-                str(request.component),
-                "info",
-                str(request.incarnation),
-                outcome.value,
-                detail={"detail": detail},
-            )
-            for name in ("router", "bridge"):
-                self.children[name].send(frames.Detach(request.incarnation, outcome.value, detail))
-            self._answer(frames.WorkerEnded(request.component, request.incarnation, outcome.value, detail))
 
     # -- the end ---------------------------------------------------------------------------------------------
 
@@ -627,14 +488,14 @@ class Supervisor:
         for worker in list(self.workers.by_incarnation.values()):
             if worker.pidfd >= 0:
                 self.workers.ended(worker)
-            self._leftover_groups.add(worker.group)
+            self.starts.leftover_groups.add(worker.group)
         self.compilers.end_all()
         for name in ("control", "router", "bridge", "zygote"):
             self._end_child(self.children[name])
         if self._audit_fd >= 0:
             self.channels.say_goodbye(STOP_SECONDS)
         self._end_child(self.children["auditor"])
-        for group in self._leftover_groups:
+        for group in self.starts.leftover_groups:
             self.cgroups.remove(group)
         self.cgroups.dissolve()
         log.info("ended")

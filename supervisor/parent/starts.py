@@ -1,0 +1,186 @@
+"""A worker's way through the supervisor's loop: asked for, cloned, sealed, checked, live, dead.
+
+Each method is one event; what it leads to is told to control, router, bridge and the audit log. The work itself is in
+`workers`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import time
+
+import msgspec
+
+from bridge.audit.client import AuditClient
+from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.types import Outcome
+from sandbox.wire import supervisor_frames as frames
+from supervisor.parent.children import Child
+from supervisor.parent.errors import refusal
+from supervisor.parent.workers import Worker, Workers
+
+log = logging.getLogger("airssys.supervisor")
+REASONS = (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED)
+"""Outcomes that control, router and bridge may give a worker they want ended."""
+
+
+class Starts:
+    """Events of workers.
+
+    Args:
+        selector: the loop's; descriptors are registered with ("worker" | "worker-dead" | "stray-dead", whose).
+        children: the host's processes by name.
+    """
+
+    def __init__(
+        self, selector: selectors.BaseSelector, workers: Workers, children: dict[str, Child], audit: AuditClient
+    ) -> None:
+        self.selector = selector
+        self.workers = workers
+        self.children = children
+        self.audit = audit
+        self.leftover_groups: set[str] = set()
+        """Control groups the kernel would not let go of yet."""
+
+    def _answer(self, frame: msgspec.Struct) -> None:
+        self.children["control"].send(frame)
+
+    def begin(self, frame: frames.StartWorker, code: int, stopping: bool) -> None:
+        """Control asked for a worker; `code` is its .cwasm, taken over."""
+        zygote = self.children["zygote"]
+        missing = [name for name in ("zygote", "router", "bridge") if not self.children[name].ready]
+        if missing or stopping:
+            os.close(code)
+            why = "the host is stopping" if not missing else f"not ready: {', '.join(missing)}"
+            self._answer(frames.Failed(frame.n, "E_NOT_READY", why, Outcome.SETUP_ERROR))
+            return
+        try:
+            worker = self.workers.begin(frame, code, lambda request, fds: zygote.send(request, fds))
+        except (AirssysError, OSError) as error:
+            self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
+            return
+        worker.generation = self.children["control"].restarts
+
+    def cloned(self, answer: frames.Forked) -> None:
+        """The zygote answered. Raises ProtocolViolation when it names a process of the host."""
+        if answer.pid in {child.pid for child in self.children.values() if child.pidfd >= 0}:
+            raise ProtocolViolation("the zygote named a process of the host", subject=str(answer.pid))
+        for worker in self.workers.by_incarnation.values():
+            if worker.stage == "cloning" and worker.request.n == answer.n:
+                break
+        else:
+            self._stray(answer.pid)
+            return
+        try:
+            self.workers.cloned(worker, answer.pid)
+        except (AirssysError, OSError) as error:
+            self._watch(worker)
+            self.fail(worker, error)
+            return
+        self._watch(worker)
+        self.selector.register(worker.bridge, selectors.EVENT_READ, ("worker", worker))
+
+    def _stray(self, pid: int) -> None:
+        """A worker that was given up before the zygote answered: its channels are closed, so it ends; wait for it."""
+        if pid <= 0:
+            return
+        try:
+            pidfd = self.workers.adopt(pid)
+        except (AirssysError, OSError) as error:
+            log.error("the zygote named %d, which is no new worker: %s", pid, error)
+            return
+        self.selector.register(pidfd, selectors.EVENT_READ, ("stray-dead", pidfd))
+
+    def stray_dead(self, pidfd: int) -> None:
+        """A worker that nobody waits for is dead: reap it."""
+        self.selector.unregister(pidfd)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        os.close(pidfd)
+
+    def _watch(self, worker: Worker) -> None:
+        if worker.pidfd >= 0:
+            self.selector.register(worker.pidfd, selectors.EVENT_READ, ("worker-dead", worker))
+
+    def reported(self, worker: Worker) -> None:
+        """A worker says that it is sealed, or that a step failed."""
+        self.selector.unregister(worker.bridge)
+        try:
+            self.workers.reported(worker)
+        except (AirssysError, OSError) as error:
+            self.fail(worker, error)
+            return
+        request = worker.request
+        micros = int((time.monotonic() - worker.asked) * 1e6)
+        self.children["bridge"].send(
+            frames.AttachBridge(request.component, request.incarnation), [worker.bridge.fileno()]
+        )
+        self.children["router"].send(frames.AttachRouter(worker.routing_id, request.component, request.incarnation))
+        worker.bridge.close()
+        worker.router.close()
+        self.audit.record(
+            "worker.started",
+            str(request.component),
+            "info",
+            str(request.incarnation),
+            detail={"pid": worker.pid, "uid": worker.uid, "micros": micros},
+        )
+        if worker.generation == self.children["control"].restarts:
+            self._answer(frames.Started(request.n, request.incarnation, worker.pid, worker.uid, micros))
+
+    def fail(self, worker: Worker, error: Exception) -> None:
+        """A start that failed: tell control once, end what exists of it."""
+        if worker.stage == "failed":
+            return
+        log.error("worker %s/%d did not start: %s", worker.request.component, worker.request.incarnation, error)
+        self.audit.record("worker.refused", str(worker.request.component), "denied", str(error))
+        if worker.stage == "sealing" and worker.bridge.fileno() >= 0:
+            try:
+                self.selector.unregister(worker.bridge)
+            except KeyError:
+                pass
+        worker.stage = "failed"
+        if worker.generation == self.children["control"].restarts:
+            self._answer(refusal(worker.request.n, error, Outcome.SETUP_ERROR))
+        if worker.pidfd >= 0:
+            self.workers.kill(worker, Outcome.SETUP_ERROR, str(error))
+        else:
+            self.workers.by_incarnation.pop(worker.request.incarnation, None)
+            worker.close()
+
+    def end(self, child: Child, frame: frames.EndWorker) -> None:
+        """Router, bridge or control wants a worker ended. Raises ProtocolViolation for a reason it may not give."""
+        worker = self.workers.by_incarnation.get(frame.incarnation)
+        if worker is None:
+            return  # already dead
+        if frame.outcome not in REASONS:
+            raise ProtocolViolation("a reason this process may not give", subject=frame.outcome)
+        detail = frame.detail[: frames.MAX_TEXT]
+        log.info("%s ends %s: %s %s", child.name, worker.request.component, frame.outcome, detail)
+        self.workers.kill(worker, Outcome(frame.outcome), detail)
+
+    def dead(self, worker: Worker) -> None:
+        """A worker is dead: reap it and tell everybody."""
+        self.selector.unregister(worker.pidfd)
+        started = worker.stage == "live"
+        if worker.stage == "sealing":
+            # It may have said why before it died.
+            self.reported(worker)
+            started = worker.stage == "live"
+        outcome, detail = self.workers.ended(worker)
+        if not self.workers.cgroups.remove(worker.group):
+            self.leftover_groups.add(worker.group)
+        request = worker.request
+        if started:
+            self.audit.record(
+                "worker.ended",
+                str(request.component),
+                "info",
+                str(request.incarnation),
+                outcome.value,
+                detail={"detail": detail},
+            )
+            for name in ("router", "bridge"):
+                self.children[name].send(frames.Detach(request.incarnation, outcome.value, detail))
+            self._answer(frames.WorkerEnded(request.component, request.incarnation, outcome.value, detail))
