@@ -19,6 +19,7 @@ from sandbox import cage
 from sandbox.errors import ProtocolViolation, SetupFailed
 from sandbox.guest import Guest, GuestFailed
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
+from sandbox.kernel import cgroups
 from sandbox.loader import deserialize
 from sandbox.types import EXIT_CODES, Limits, Outcome
 from sandbox.wire import bridge_ops, packet, supervisor_frames
@@ -76,9 +77,9 @@ def _address_space(limits: Limits) -> int:
 
 def _specification(sock: socket.socket) -> tuple[supervisor_frames.WorkerSpec, mmap.mmap]:
     body, fds = supervisor_frames.recv_packet(sock)
-    if len(fds) != 1:
-        supervisor_frames.close_all(fds)
-        raise ProtocolViolation("a worker's specification brings one descriptor", subject=str(len(fds)))
+    if not fds:
+        raise ProtocolViolation("a worker's specification brings its code")
+    cgroups.join(fds[1:])
     try:
         message = packet.Assembler().feed(body)
         if message is None or message[0] != bridge_ops.SPEC:

@@ -148,6 +148,7 @@ class Starts:
         else:
             self.workers.by_incarnation.pop(worker.request.incarnation, None)
             worker.close()
+            self.leftover_groups.add(worker.group)
 
     def end(self, child: Child, frame: frames.EndWorker) -> None:
         """Router, bridge or control wants a worker ended. Raises ProtocolViolation for a reason it may not give."""

@@ -24,9 +24,9 @@ from sandbox.kernel import libc
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import EXIT_CODES, Outcome
 from sandbox.wire import bridge_ops, packet, zmtp
-from sandbox.wire.supervisor_frames import MAX_TEXT, Fork, StartWorker, WorkerSpec
+from sandbox.wire.supervisor_frames import MAX_TEXT, Fork, StartWorker, WorkerSpec, close_all
 from supervisor.parent import inspect
-from supervisor.parent.errors import SpawnFailed
+from supervisor.parent.errors import OutsideCheckFailed, SpawnFailed
 from supervisor.parent.identities import WORKERS, Identities
 
 CONNECT_SECONDS = 1.0
@@ -44,6 +44,8 @@ class Worker:
     router: socket.socket
     routing_id: bytes
     code: int
+    groups: list[int]
+    """Descriptors by which it joins its control groups."""
     asked: float
     deadline: float
     stage: str = "cloning"
@@ -63,6 +65,8 @@ class Worker:
         """Close every descriptor the supervisor holds for it."""
         self.bridge.close()
         self.router.close()
+        close_all(self.groups)
+        self.groups = []
         if self.code >= 0:
             os.close(self.code)
             self.code = -1
@@ -117,6 +121,11 @@ class Workers:
             router = self._connect_router(routing_id)
             opened.append(router)
             zygote(Fork(request.n, inside), [theirs.fileno(), router.fileno()])
+            # While it clones. Should this fail, the clone finds its channels closed and ends.
+            limits = request.limits
+            groups = self.cgroups.prepare(
+                f"w{request.incarnation}", 2 * limits.memory + 80 * limits.message_size + (64 << 20)
+            )
         except (OSError, AirssysError):
             for sock in opened:
                 sock.close()
@@ -132,6 +141,7 @@ class Workers:
             router,
             routing_id,
             code,
+            groups,
             now,
             now + self.start_seconds,
         )
@@ -163,12 +173,11 @@ class Workers:
         if worker.verdict is not None:
             raise SpawnFailed("ended while it was being started", subject=worker.verdict.value)
         limits = worker.request.limits
-        self.cgroups.place(worker.group, pid, 2 * limits.memory + 80 * limits.message_size + (64 << 20))
         spec = WorkerSpec(worker.request.component, limits, os.fstat(worker.code).st_size)
         (body,) = packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec))
-        socket.send_fds(worker.bridge, [body], [worker.code])
-        os.close(worker.code)
-        worker.code = -1
+        socket.send_fds(worker.bridge, [body], [worker.code, *worker.groups])
+        close_all([worker.code, *worker.groups])
+        worker.code, worker.groups = -1, []
         worker.stage = "sealing"
 
     def adopt(self, pid: int) -> int:
@@ -209,6 +218,8 @@ class Workers:
         if message[0] == bridge_ops.SETUP_ERROR:
             raise SpawnFailed(message[1].decode(errors="replace")[:MAX_TEXT])
         inspect.check(worker.pid, worker.uid, self.identities.base is not None, self._foreign)
+        if not self.cgroups.holds(worker.group, worker.pid):
+            raise OutsideCheckFailed("not in its control group", subject=str(worker.pid))
         worker.stage = "live"
 
     def kill(self, worker: Worker, outcome: Outcome, detail: str) -> None:

@@ -816,23 +816,28 @@ def _gone(condition: Callable[[], bool]) -> bool:
 def _grouped(tree: cgroups.Tree, name: str, memory: int, action: Callable[[], Any]) -> tuple[int, Any]:
     """Run `action` in a child that is put into a group first; its wait status and value."""
     mailbox = Mailbox()
+    groups = tree.prepare(name, memory)
     go_r, go_w = os.pipe()
     pid = fork()
     if pid == 0:
         try:
             os.read(go_r, 1)
-            mailbox.put(action())
+            cgroups.join(groups)
+            mailbox.put([tree.holds(name, os.getpid()), action()])
         finally:
             os._exit(0)
     try:
-        tree.place(name, pid, memory)
+        assert not tree.holds(name, pid)
     finally:
         os.write(go_w, b"g")
         os.close(go_r)
         os.close(go_w)
+        for fd in groups:
+            os.close(fd)
         _, status = os.waitpid(pid, 0)
-    value = mailbox.get()
+    held, value = mailbox.get() if status == 0 else (True, None)
     mailbox.close()
+    assert held
     return status, value
 
 
@@ -870,7 +875,8 @@ def test_no_control_group_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(cgroups, "V1_ROOT", str(tmp_path))
     monkeypatch.setattr(cgroups, "V2_ROOT", str(tmp_path))
     tree = cgroups.create("airssys-test", None)
-    tree.place("w1", os.getpid(), 1)
+    assert [] == tree.prepare("w1", 1)
+    assert tree.holds("w1", os.getpid())
     assert ("none", False, True) == (tree.backend, tree.out_of_memory("w1"), tree.remove("w1"))
     assert "v2:" in tree.reason
     assert "v1:" in tree.reason
@@ -887,9 +893,12 @@ def test_version_two_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     base = tmp_path / "user.slice" / "x"
     assert ("v2", str(base / "workers")) == (tree.backend, tree.paths["v2"])
     assert str(os.getpid()) == (base / "host" / "cgroup.procs").read_text()
-    tree.place("w1", 4242, 1 << 20)
+    (base / "workers" / "w1").mkdir()
+    (base / "workers" / "w1" / "cgroup.procs").touch()
+    monkeypatch.setattr(os, "mkdir", lambda path: None)
+    cgroups.join(tree.prepare("w1", 1 << 20))
     group = base / "workers" / "w1"
-    assert [str(1 << 20), "1", "4242"] == [(group / n).read_text() for n in ("memory.max", "pids.max", "cgroup.procs")]
+    assert [str(1 << 20), "1", "0"] == [(group / n).read_text() for n in ("memory.max", "pids.max", "cgroup.procs")]
     (group / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 1\n")
     assert tree.out_of_memory("w1")
     assert not tree.remove("w1"), "a group with something in it is tried again later"
