@@ -14,7 +14,7 @@ from sandbox.errors import AirssysError
 
 pytestmark = pytest.mark.block3_actors
 WHOLE_SECONDS = 2.0
-"""Within this the host is whole again (measured from the kill; CI machines may be busy, so twice that fails)."""
+"""Within this the host is whole again, measured from the kill; some 0.4 s on an idle machine."""
 
 
 def _alive(pid: int) -> bool:
@@ -50,7 +50,7 @@ def test_router_or_bridge_killed(probe: Host, name: str) -> None:
     wait_until(f"a new {name}", lambda: probe.processes()[name] != old)
     wait_until("the worker's end", lambda: not _alive(worker))
     wait_until("a whole host", lambda: _whole(probe, name) and probe.component("test/probe/0")["pid"] != worker)
-    assert 2 * WHOLE_SECONDS > time.monotonic() - began
+    assert WHOLE_SECONDS > time.monotonic() - began
     assert "v" == probe.ask("test/probe", "get k")
     component = probe.component("test/probe/0")
     assert "killed" == component["outcome"]
@@ -61,7 +61,9 @@ def test_control_killed(probe: Host) -> None:
     counted = int(probe.ask("test/probe", "count"))
     worker, old = probe.component("test/probe/0")["pid"], probe.processes()["control"]
     os.kill(old, signal.SIGKILL)
+    began = time.monotonic()
     wait_until("a new control", lambda: probe.processes()["control"] != old)
+    assert WHOLE_SECONDS > time.monotonic() - began
     assert worker == probe.component("test/probe/0")["pid"]
     assert counted < int(probe.ask("test/probe", "count"))
 
@@ -70,8 +72,10 @@ def test_zygote_killed(probe: Host) -> None:
     """Live workers stay; a new zygote starts the next one."""
     worker, old = probe.component("test/probe/0")["pid"], probe.processes()["zygote"]
     os.kill(old, signal.SIGKILL)
+    began = time.monotonic()
     wait_until("a new zygote", lambda: probe.processes()["zygote"] != old)
     wait_until("it is ready", lambda: all(p["ready"] for p in probe.status()["host"]["processes"]))
+    assert WHOLE_SECONDS > time.monotonic() - began
     assert worker == probe.component("test/probe/0")["pid"]
     assert "hello" == probe.ask("test/probe", "echo hello")
     probe.cli("restart", "test/probe")
@@ -84,8 +88,10 @@ def test_auditor_killed(probe: Host) -> None:
     old = probe.processes()["auditor"]
     probe.ask("test/probe", "set before 1")
     os.kill(old, signal.SIGKILL)
+    began = time.monotonic()
     probe.ask("test/probe", "set after 2")
     wait_until("a new auditor", lambda: probe.processes()["auditor"] != old)
+    assert WHOLE_SECONDS > time.monotonic() - began
     objects = [r["object"] for r in probe.audit("test/probe/0") if r["event"] == "storage.set"]
     assert ["before", "after"] == objects
     probe.cli("audit", "verify")
