@@ -58,6 +58,10 @@ make_environment() {
         "$venv/bin/python" -m compileall -q "$here/supervisor" "$here/bridge" "$here/sandbox" "$here/sdk" >/dev/null
         echo "$wanted" >"$stamp"
     fi
+    if [ "$(id -u)" = 0 ]; then # a clone made under umask 077 is closed to the host's own uids
+        chmod go+rx "$here"
+        (cd "$here" && chmod -R go+rX .venv supervisor bridge sandbox sdk wit)
+    fi
     flock -u 9
     exec 9>&-
 }

@@ -16,8 +16,10 @@ from sandbox.errors import AirssysError, KernelFeatureMissing
 from sandbox.kernel import cgroups, probe, process
 from supervisor.config import HostConfig
 from supervisor.parent import layout, privileges
+from supervisor.parent.errors import RootError
 from supervisor.parent.identities import claim
 from supervisor.parent.main import Supervisor
+from supervisor.parent.spawn import unreadable
 
 
 def launch(config: HostConfig, detach: bool) -> None:
@@ -84,6 +86,12 @@ def _run(config: HostConfig, on_ready: object) -> int:
         raise KernelFeatureMissing(
             "; ".join(f"{wall.name}: {wall.detail}" for wall in missing),
             hint="airssys doctor lists every wall",
+        )
+    if os.geteuid() == 0 and (closed := unreadable()) is not None:
+        raise RootError(
+            "the installation is closed to the host's own processes, which have uids of their own",
+            subject=closed,
+            hint="chmod -R go+rX it, or install under another umask",
         )
     process.all_descriptors()
     identities = claim(config.state_dir, config.uid_range_start)

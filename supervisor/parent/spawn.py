@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 from dataclasses import dataclass
 from typing import NoReturn
@@ -52,6 +53,24 @@ class Kind:
 def interpreter_trees() -> list[str]:
     """Directories and files a fresh interpreter of this installation reads."""
     return sorted({sys.prefix, sys.base_prefix, sys.executable, *[p for p in sys.path if p and os.path.exists(p)]})
+
+
+def unreadable() -> str | None:
+    """The first thing of this installation that the host's own uids could not read, or None.
+
+    Closed directories above are no obstacle (`mounts.expose`); closed files and directories of the installation are.
+    """
+    for tree in interpreter_trees():
+        path = os.path.realpath(tree)
+        mode = os.stat(path).st_mode
+        wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) or path == os.path.realpath(sys.executable) else 0)
+        if mode & wanted != wanted:
+            return path
+    for module in ("sandbox", "bridge", "supervisor"):
+        found = sys.modules[module].__file__ if module in sys.modules else None
+        if found is not None and not os.stat(found).st_mode & stat.S_IROTH:
+            return found
+    return None
 
 
 def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd: int, privileged: bool) -> int:
