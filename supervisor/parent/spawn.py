@@ -67,9 +67,12 @@ def unreadable() -> str | None:
         if mode & wanted != wanted:
             return path
     for module in ("sandbox", "bridge", "supervisor"):
-        found = sys.modules[module].__file__ if module in sys.modules else None
-        if found is not None and not os.stat(found).st_mode & stat.S_IROTH:
-            return found
+        file = sys.modules[module].__file__ if module in sys.modules else None
+        if file is not None:
+            if os.stat(os.path.dirname(file)).st_mode & 0o005 != 0o005:
+                return os.path.dirname(file)
+            if not os.stat(file).st_mode & stat.S_IROTH:
+                return file
     return None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.parent import layout
+from supervisor.parent import layout, spawn
 from supervisor.parent.errors import AlreadyRunning, RootError
 from supervisor.parent.identities import Identities
 
@@ -312,3 +312,15 @@ def test_what_a_service_could_have_left(used: Path, how: str) -> None:
     assert "no plain file" in text
     assert "stray" in text
     assert 0 == victim.stat().st_uid
+
+
+def test_a_closed_installation_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host's own uids could not read is found before anything starts; an open one passes."""
+    tree = tmp_path / "packages"
+    tree.mkdir(mode=0o755)
+    monkeypatch.setattr(spawn, "interpreter_trees", lambda: [str(tree)])
+    before = spawn.unreadable()
+    tree.chmod(0o700)
+    assert str(tree) == spawn.unreadable()
+    tree.chmod(0o755)
+    assert before == spawn.unreadable()
