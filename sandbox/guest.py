@@ -21,7 +21,9 @@ _EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "heal
 TABLE_ELEMENTS = 100_000
 INSTANCES = 64
 TABLES = 64
-MEMORIES = 8
+_SHARES = (1, 2, 4, 8)
+"""Numbers of linear memories the limit is divided by; more than the last are refused."""
+_TOO_MANY = "memory count too high"
 
 
 class GuestFailed(Exception):
@@ -82,26 +84,38 @@ class Guest:
 
     def __init__(self, engine: Any, linker: Any, component: Any, limits: Limits) -> None:
         self._limits = limits
-        self._store = wasmtime.Store(engine)
-        self._store.set_limits(
-            memory_size=limits.memory,
-            table_elements=TABLE_ELEMENTS,
-            instances=INSTANCES,
-            tables=TABLES,
-            memories=MEMORIES,
-        )
         try:
-            self._store.set_fuel(limits.fuel)
-            self._instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
+            self._instantiate(engine, linker, component)
             lifecycle = self._instance.get_export_index(self._store, LIFECYCLE)
-            self._functions = {
-                name: self._instance.get_func(
-                    self._store, self._instance.get_export_index(self._store, name, lifecycle)
-                )
-                for name in _EXPORTS
-            }
+            self._functions: dict[str, Any] = {}
+            for name in _EXPORTS:
+                index = self._instance.get_export_index(self._store, name, lifecycle)
+                self._functions[name] = self._instance.get_func(self._store, index or name)
         except (wasmtime.WasmtimeError, MemoryError) as error:
             raise classify(error) from error
+
+    def _instantiate(self, engine: Any, linker: Any, component: Any) -> None:
+        """Instantiate so that all memories together stay within the limit.
+
+        One memory gets all of it, of several each an equal share. How many there are shows when the engine refuses the
+        next one; then it begins anew with smaller shares.
+        """
+        for memories in _SHARES:
+            self._store = wasmtime.Store(engine)
+            self._store.set_limits(
+                memory_size=self._limits.memory // memories,
+                table_elements=TABLE_ELEMENTS,
+                instances=INSTANCES,
+                tables=TABLES,
+                memories=memories,
+            )
+            self._store.set_fuel(self._limits.fuel)
+            try:
+                self._instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
+                return
+            except wasmtime.WasmtimeError as error:
+                if memories == _SHARES[-1] or _TOO_MANY not in str(error):
+                    raise
 
     def _call(self, name: str, *arguments: Any) -> Any:
         try:

@@ -17,6 +17,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 4
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
@@ -53,15 +54,23 @@ def open_tree(path: str, *, clone: bool) -> int:
 
 
 def clone_mount(directory: int) -> int:
-    """A detached copy of the mount at an open directory (without mounts below it)."""
-    return libc.syscall("open_tree", directory, b"\0", OPEN_TREE_CLONE | AT_EMPTY_PATH | os.O_CLOEXEC)
+    """A detached copy of the mount at an open directory, with the mounts below it.
+
+    Those must be there to be seen: whoever walks the copy stops at them (RESOLVE_NO_XDEV), where without them it would
+    reach what they hide, and could remove their mount points under them.
+    """
+    flags = OPEN_TREE_CLONE | AT_EMPTY_PATH | AT_RECURSIVE | os.O_CLOEXEC
+    return libc.syscall("open_tree", directory, b"\0", flags)
 
 
 def set_attributes(tree: int, attributes: int, userns: int | None = None) -> None:
-    """mount_setattr(2) on a detached tree; with `userns` the mount's id map is that namespace's."""
-    flags = attributes | (ATTR_IDMAP if userns is not None else 0)
-    body = struct.pack("<QQQQ", flags, 0, 0, userns if userns is not None else 0)
-    libc.syscall("mount_setattr", tree, b"\0", AT_EMPTY_PATH, body, len(body))
+    """mount_setattr(2) on a detached tree and all mounts in it; with `userns` the top mount's id map is that
+    namespace's (the mounts below are never entered, and their file systems may know no id maps)."""
+    body = struct.pack("<QQQQ", attributes, 0, 0, 0)
+    libc.syscall("mount_setattr", tree, b"\0", AT_EMPTY_PATH | AT_RECURSIVE, body, len(body))
+    if userns is not None:
+        body = struct.pack("<QQQQ", ATTR_IDMAP, 0, 0, userns)
+        libc.syscall("mount_setattr", tree, b"\0", AT_EMPTY_PATH, body, len(body))
 
 
 def unreachable_ancestor(path: str) -> str | None:

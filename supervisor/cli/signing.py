@@ -13,6 +13,21 @@ from supervisor.cli.globals import Globals
 _DIRECTORY = click.Path(exists=True, file_okay=False)
 
 
+def _adopt_root(path: str) -> None:
+    """A key kept in an empty AIRSSYS_ROOT does not make that root a stranger's."""
+    import contextlib
+    import os
+
+    from supervisor.parent.errors import RootError
+
+    root = os.environ.get("AIRSSYS_ROOT", "")
+    if root and os.path.isdir(root) and os.path.realpath(path).startswith(os.path.realpath(root) + "/"):
+        from supervisor.parent.layout import own_root
+
+        with contextlib.suppress(RootError):  # `up` says so when it matters
+            own_root(root)
+
+
 @click.command("keygen", cls=Command)
 @click.option("--out", "path", metavar="FILE", required=True, help="The private key; FILE.pub gets the public one.")
 @click.pass_obj
@@ -25,6 +40,7 @@ def keygen_(options: Globals, path: str) -> None:
     """
     from supervisor.packages.keys import generate
 
+    _adopt_root(path)
     key = generate(path)
     options.result(
         {"private": path, "public": f"{path}.pub", "keyid": key.keyid, "fingerprint": key.fingerprint},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 
 import msgspec
 
+from sandbox.errors import AirssysError
 from sandbox.kernel import process
 from supervisor.config import HostConfig
 from supervisor.control.main import run
@@ -24,7 +26,12 @@ def main() -> None:
         config = msgspec.msgpack.decode(file.read(), type=HostConfig)
     for fd in (3, 4):
         os.set_inheritable(fd, False)
-    run(socket.socket(fileno=3), socket.socket(fileno=4), bus_path, None, state_dir, config, owner=int(owner))
+    try:
+        run(socket.socket(fileno=3), socket.socket(fileno=4), bus_path, None, state_dir, config, owner=int(owner))
+    except (AirssysError, OSError) as error:
+        # One line instead of a traceback; while the host is starting, a status that says not to try again.
+        logging.getLogger("airssys.control").critical("%s", error)
+        sys.exit(78)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ def run(
         RegistryError, CacheError: control's own files cannot be used.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(levelname)s: %(message)s")
+    # asyncio reports each connection it has no descriptor for with a traceback: anybody could fill the log.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
     os.umask(0o077)
     # A Ctrl-C in the terminal reaches every process of the host; the supervisor alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

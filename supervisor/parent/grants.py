@@ -9,6 +9,7 @@ Reference: open_tree(2), mount_setattr(2).
 from __future__ import annotations
 
 import os
+import sys
 
 from sandbox.kernel import libc, mounts, process
 from sandbox.wire.supervisor_frames import MountSpec
@@ -38,6 +39,8 @@ def open_grant(
             raise GrantRefused(f"this directory may never be granted: {reason}", subject=real)
         if not any(f"{real}/".startswith(root.rstrip("/") + "/") for root in roots):
             raise GrantRefused("outside the host's bind-roots", subject=real, hint="see [host] bind-roots")
+        if spec.writable and (own := _own_tree(real)) is not None:
+            raise GrantRefused("the host's own installation is never granted for writing", subject=own)
         if mountable:
             try:
                 return _mount(directory, spec.writable, bridge_uid), ""
@@ -46,6 +49,16 @@ def open_grant(
         return os.dup(directory), "grant mounts"
     finally:
         os.close(directory)
+
+
+def _own_tree(path: str) -> str | None:
+    """The tree of this installation that lies in `path` or around it, or None."""
+    trees = [sys.prefix, sys.base_prefix]
+    trees += [os.path.dirname(sys.modules[name].__file__ or "/") for name in ("sandbox", "bridge", "supervisor")]
+    for tree in map(os.path.realpath, trees):
+        if f"{path}/".startswith(f"{tree}/") or f"{tree}/".startswith(f"{path}/"):
+            return tree
+    return None
 
 
 def _mount(directory: int, writable: bool, bridge_uid: int) -> int:

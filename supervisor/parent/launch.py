@@ -80,6 +80,7 @@ def _detached(config: HostConfig, writer: int) -> NoReturn:
 
 
 def _run(config: HostConfig, on_ready: object) -> int:
+    os.umask(0o022)  # directories on the way are for the host's own uids; what is secret has a mode of its own
     walls = probe.probe()
     missing = [wall for wall in walls if wall.state == "missing"]
     if missing:

@@ -44,7 +44,7 @@ class Layout:
     storage_fd: int
     audit_fd: int
     log_fd: int
-    lock_fd: int
+    locks: list[int]
     api: socket.socket
     workers: socket.socket
     workers_path: str
@@ -62,6 +62,9 @@ def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layo
     """
     for socket_path in (api_path, f"{run}/workers/router.sock", f"{run}/bus/router.sock"):
         _check_length(socket_path)
+    base = os.path.dirname(state)
+    if (state, run) == (f"{base}/lib", f"{base}/run"):  # one root for all, AIRSSYS_ROOT
+        own_root(base)
     for path in (state, run):
         _own_directory(path)
     try:
@@ -73,7 +76,8 @@ def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layo
 
 
 def _open_all(state: str, run: str, api_path: str, identities: Identities) -> Layout:
-    lock_fd = _lock(run)
+    # Both: two hosts may share the one without the other (another XDG_RUNTIME_DIR, another STATE_DIRECTORY).
+    locks = [_lock(run), _lock(state)]
     _rotate(f"{run}/host.log")
     log_fd = os.open(f"{run}/host.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     control_fd = _service_directory(state, "control", identities.control, identities)
@@ -92,7 +96,7 @@ def _open_all(state: str, run: str, api_path: str, identities: Identities) -> La
         storage_fd=storage_fd,
         audit_fd=audit_fd,
         log_fd=log_fd,
-        lock_fd=lock_fd,
+        locks=locks,
         api=api,
         workers=workers,
         workers_path=f"{workers_dir}/router.sock",
@@ -102,7 +106,17 @@ def _open_all(state: str, run: str, api_path: str, identities: Identities) -> La
     )
 
 
-def _own_directory(path: str) -> None:
+def own_root(path: str) -> None:
+    """Make sure that `path`, an AIRSSYS_ROOT, is ours; an empty directory becomes so. Raises RootError."""
+    _own_directory(path, expected=frozenset({"etc", "lib", "run"}))
+
+
+def _own_directory(path: str, expected: frozenset[str] = frozenset()) -> None:
+    """Make sure that the directory is ours: made by us, or empty but for `expected`.
+
+    Raises:
+        RootError: a link, another user's, open to others' writing, or holding something else.
+    """
     try:
         os.makedirs(path, mode=0o755, exist_ok=True)
         status = os.lstat(path)
@@ -118,7 +132,7 @@ def _own_directory(path: str) -> None:
     try:
         fd = os.open(marker, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        if os.listdir(path):
+        if set(os.listdir(path)) - expected:
             raise RootError(
                 "the directory is not empty and holds no airssys host", subject=path, hint="choose an empty directory"
             ) from None

@@ -87,8 +87,13 @@ def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd:
     """
     status_r, status_w = os.pipe2(os.O_CLOEXEC)
     go_r, go_w = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
+        # The other ends must not live here: the child would wait for itself when the supervisor dies.
+        os.close(status_r)
+        os.close(go_w)
+        _tied_to(parent)
         _child(module, arguments, fds, kind, log_fd, privileged, status_w, go_r)
     os.close(status_w)
     os.close(go_r)
@@ -111,6 +116,13 @@ def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd:
         os.close(status_r)
         os.close(go_w)
     return pid
+
+
+def _tied_to(parent: int) -> None:
+    """Die with the supervisor from the first moment on (it may be dead already)."""
+    process.die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _status(reader: int) -> bytes:
@@ -152,6 +164,7 @@ def _child(
         process.reset_signals()
         null = os.open("/dev/null", os.O_RDWR)
         status, go, log, null = (process.move_high(fd) for fd in (status_w, go_r, log_fd, null))
+        os.umask(0o022)  # the way to the interpreter is made for another uid
         if privileged:
             libc.unshare(process.CLONE_NEWNS)
             mounts.make_private()
@@ -160,6 +173,7 @@ def _child(
             # Its files in /proc must belong to this uid for the maps to be written.
             libc.prctl(process.PR_SET_DUMPABLE, 1)
             libc.unshare(CAGED_NAMESPACES)
+            process.die_with_parent()  # new credentials cleared it
             os.write(status, b"u")
         if os.read(go, 1) != b"g":
             os._exit(1)

@@ -248,3 +248,36 @@ def test_another_user(host: Host) -> None:
 def test_checkout_is_untouched() -> None:
     """Nothing these tests do writes envelopes into the examples."""
     assert [] == list((CHECKOUT / "examples").rglob("component.dsse.json"))
+
+
+@pytest.mark.parametrize("how", ["occupied", "link", "open to others"])
+def test_occupied_root(fresh: Host, tmp_path: Path, how: str) -> None:
+    """AIRSSYS_ROOT itself is refused when it holds something else, is a link, or can be written by others."""
+    root = fresh.root / "inner"
+    if how == "link":
+        (tmp_path / "elsewhere").mkdir()
+        root.symlink_to(tmp_path / "elsewhere")
+    else:
+        root.mkdir()
+    if how == "occupied":
+        (root / "precious").write_text("mine")
+    if how == "open to others":
+        root.chmod(0o777)
+    fresh.environment["AIRSSYS_ROOT"] = str(root)
+    before = sorted(root.iterdir())
+    done = fresh.cli("up", "--detach", check=False)
+    assert 0 != done.returncode
+    assert b"E_ROOT" in done.stderr
+    assert before == sorted(root.iterdir())
+
+
+def test_one_state_one_host(host: Host, tmp_path: Path) -> None:
+    """Another runtime directory does not make a second host on the same state."""
+    run = Path(f"{host.root}-run")
+    done = host.cli_with(
+        {"AIRSSYS_ROOT": "", "STATE_DIRECTORY": str(host.root / "lib"), "RUNTIME_DIRECTORY": str(run)}, "up", "--detach"
+    )
+    shutil.rmtree(run, ignore_errors=True)
+    assert 0 != done.returncode
+    assert b"E_RUNNING" in done.stderr
+    host.cli("audit", "verify")

@@ -116,7 +116,7 @@ class Turned:
             child._drop_queue()
         for sock in (self.layout.api, self.layout.workers, self.layout.bus):
             sock.close()
-        for fd in (self.layout.storage_fd, self.layout.audit_fd, self.layout.log_fd, self.layout.lock_fd):
+        for fd in (self.layout.storage_fd, self.layout.audit_fd, self.layout.log_fd, *self.layout.locks):
             os.close(fd)
         self.supervisor.audit.close()
         self.supervisor.selector.close()

@@ -49,8 +49,10 @@ class Host:
         self.root = root
         self.key = key
         self.environment = {**os.environ, "AIRSSYS_ROOT": str(root)}
-        self.out = root / "user"
-        self.out.mkdir()
+        # Beside the root: a directory that holds anything else is refused as one.
+        self.out = root.with_name(f"{root.name}-user")
+        self.out.mkdir(exist_ok=True)
+        self.out.chmod(0o755)
 
     # -- the command line -----------------------------------------------------------------------------------------
 
@@ -68,6 +70,18 @@ class Host:
         if check:
             assert done.returncode == 0, (arguments, done.stdout, done.stderr, self.log()[-3000:])
         return done
+
+    def cli_with(self, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        """Run `airssys ...` with other variables ("" removes one); its status is the caller's to judge."""
+        changed = {key: value for key, value in {**self.environment, **environment}.items() if value}
+        return subprocess.run(
+            [sys.executable, "-m", "supervisor.cli", *arguments],
+            env=changed,
+            cwd=CHECKOUT,
+            capture_output=True,
+            check=False,
+            timeout=120,
+        )
 
     def up(self) -> None:
         """Start it in the background."""
@@ -164,6 +178,7 @@ def temporary_host(key: Path, configuration: str = "", within: Path | None = Non
                 if number and _is_host(number):
                     os.kill(number, signal.SIGKILL)
         shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(host.out, ignore_errors=True)
 
 
 def _is_host(pid: int) -> bool:

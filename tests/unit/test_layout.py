@@ -46,7 +46,7 @@ def prepared(place: Path, who: Identities | None = None) -> Iterator[layout.Layo
     finally:
         for sock in (found.api, found.workers, found.bus):
             sock.close()
-        for fd in (found.storage_fd, found.audit_fd, found.log_fd, found.lock_fd):
+        for fd in (found.storage_fd, found.audit_fd, found.log_fd, *found.locks):
             os.close(fd)
 
 
@@ -101,9 +101,9 @@ def test_sockets_listen(place: Path) -> None:
 def test_descriptors_do_not_leak_into_children(place: Path) -> None:
     """Every descriptor is close-on-exec."""
     with prepared(place) as found:
-        fds = [found.storage_fd, found.audit_fd, found.log_fd, found.lock_fd]
+        fds = [found.storage_fd, found.audit_fd, found.log_fd, *found.locks]
         fds += [sock.fileno() for sock in (found.api, found.workers, found.bus)]
-        assert [False] * 7 == [os.get_inheritable(fd) for fd in fds]
+        assert [False] * len(fds) == [os.get_inheritable(fd) for fd in fds]
 
 
 def test_used_again(place: Path) -> None:
