@@ -123,8 +123,9 @@ def test_below_a_link(place: Path) -> None:
     """Positive control of the refused link: a link above the root is the operator's own affair."""
     (place / "real").mkdir()
     (place / "link").symlink_to(place / "real")
-    with prepared(place / "link"):
-        assert (place / "real" / "lib" / "control").is_dir()
+    (place / "real" / "root").mkdir()
+    with prepared(place / "link" / "root"):
+        assert (place / "real" / "root" / "lib" / "control").is_dir()
 
 
 # -- refused roots ------------------------------------------------------------------------------------------------
@@ -153,12 +154,11 @@ def test_occupied(place: Path, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", ["lib", "run"])
-def test_symbolic_link(place: Path, which: str) -> None:
+def test_symbolic_link(place: Path, tmp_path: Path, which: str) -> None:
     """A root that is a link is refused, and nothing is made behind it."""
-    (place / "elsewhere").mkdir()
-    (place / which).symlink_to(place / "elsewhere")
+    (place / which).symlink_to(tmp_path)
     assert "symbolic links" in refused(place)
-    assert [] == os.listdir(place / "elsewhere")
+    assert [] == os.listdir(tmp_path)
 
 
 def test_file(place: Path) -> None:
