@@ -42,9 +42,15 @@ make_environment() {
     fi
     "$python" -c 'import ctypes; ctypes.CDLL("libseccomp.so.2")' 2>/dev/null ||
         need_package libseccomp2 "libseccomp.so.2 is missing; it compiles the system-call filters"
+    if [ ! -w "$here" ]; then
+        say "error: $here cannot be written by you; the environment is made in it"
+        say "  copy the checkout to a directory of your own, or run this as its owner"
+        exit 1
+    fi
     exec 9>"$here/.venv.lock"
     flock 9
-    wanted=$(cat "$here/pyproject.toml" <(echo "$extra $python $("$python" --version)") | sha256sum | cut -c1-16)
+    # By version, not by path: an activated environment or a shim names the same interpreter differently.
+    wanted=$(cat "$here/pyproject.toml" <(echo "$extra $("$python" --version)") | sha256sum | cut -c1-16)
     stamp=$venv/.stamp-${extra:-run}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         "$python" -c 'import ensurepip, venv' 2>/dev/null ||

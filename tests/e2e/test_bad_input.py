@@ -281,3 +281,16 @@ def test_one_state_one_host(host: Host, tmp_path: Path) -> None:
     assert 0 != done.returncode
     assert b"E_RUNNING" in done.stderr
     host.cli("audit", "verify")
+
+
+def test_the_installation_is_never_writable(shared: Host) -> None:
+    """The host's own code may be bound for reading, never for writing: whoever may bind is not thereby root."""
+    package = shared.package(EXAMPLES / "redactor", name="to-own-code")
+    done = shared.cli("install", str(package), "--yes", "--bind", f"/out={CHECKOUT / 'sandbox'}", check=False)
+    try:
+        assert 0 != done.returncode
+        component = shared.component("acme/redactor/0")
+        assert "running" != component["state"]
+        assert "never granted for writing" in component["detail"]
+    finally:
+        shared.cli("uninstall", "acme/redactor", "--purge")
