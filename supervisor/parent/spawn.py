@@ -52,7 +52,12 @@ class Kind:
 
 def interpreter_trees() -> list[str]:
     """Directories and files a fresh interpreter of this installation reads."""
-    return sorted({sys.prefix, sys.base_prefix, sys.executable, *[p for p in sys.path if p and os.path.exists(p)]})
+    # The first entry of sys.path is the script's or the current directory; children run isolated, without it.
+    return sorted({*_installation(), *[p for p in sys.path[1:] if p and os.path.exists(p)]})
+
+
+def _installation() -> set[str]:
+    return {sys.prefix, sys.base_prefix, sys.executable}
 
 
 def unreadable() -> str | None:
@@ -60,7 +65,7 @@ def unreadable() -> str | None:
 
     Closed directories above are no obstacle (`mounts.expose`); closed files and directories of the installation are.
     """
-    for tree in interpreter_trees():
+    for tree in sorted(_installation()):
         path = os.path.realpath(tree)
         mode = os.stat(path).st_mode
         wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) or path == os.path.realpath(sys.executable) else 0)

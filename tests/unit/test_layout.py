@@ -318,7 +318,7 @@ def test_a_closed_installation_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     """What the host's own uids could not read is found before anything starts; an open one passes."""
     tree = tmp_path / "packages"
     tree.mkdir(mode=0o755)
-    monkeypatch.setattr(spawn, "interpreter_trees", lambda: [str(tree)])
+    monkeypatch.setattr(spawn, "_installation", lambda: {str(tree)})
     before = spawn.unreadable()
     tree.chmod(0o700)
     assert str(tree) == spawn.unreadable()
