@@ -19,7 +19,8 @@ SEALED = 0x7001
 SETUP_ERROR = 0x7002
 """Worker to supervisor instead of `SEALED`: body is UTF-8 text naming the failed step."""
 SPEC = 0x7003
-"""Supervisor to worker, first of all, with the component's code as a sealed memfd: body is a `WorkerSpec`."""
+"""Supervisor to worker, first of all: body is a `WorkerSpec`. Descriptors: the component's code as a sealed memfd, then
+the files by which the worker joins its control groups; all are closed before the seal."""
 
 
 class Op(enum.IntEnum):
