@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import ComponentId, Limits
+from sandbox.wire import bridge_ops, packet
 from sandbox.wire.supervisor_frames import Fork, StartWorker
 from supervisor.parent import identities, workers
-from supervisor.parent.errors import RootError, SpawnFailed
+from supervisor.parent.errors import OutsideCheckFailed, RootError, SpawnFailed
 from supervisor.parent.identities import BLOCK, BLOCKS, FIRST_ID, WORKERS, Identities, claim
 from supervisor.parent.workers import Worker, Workers
 
@@ -202,3 +203,26 @@ def test_ordinary_users_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     made = [begun.begin() for _ in range(3)]
     assert [(0, 4242)] * 3 == [(worker.inside, worker.uid) for worker in made]
     begun.close()
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_worker_outside_its_control_group_is_refused(
+    begun: Begun, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """A sealed worker goes live only when the kernel says that it is in its group."""
+    import socket
+
+    monkeypatch.setattr(workers.inspect, "check", lambda *_: None)
+    monkeypatch.setattr(Tree, "holds", lambda self, name, pid: held and name == "w1")
+    worker = begun.begin()
+    worker.bridge.close()
+    worker.bridge, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with far:
+        packet.send_message(far, bridge_ops.SEALED, b"")
+        if held:
+            begun.workers.reported(worker)
+            assert "live" == worker.stage
+        else:
+            with pytest.raises(OutsideCheckFailed, match="control group"):
+                begun.workers.reported(worker)
+            assert "live" != worker.stage
