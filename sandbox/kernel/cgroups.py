@@ -40,7 +40,18 @@ class Tree:
     reason: str = ""
 
     def prepare(self, name: str, memory: int) -> list[int]:
-        """Make the group `name` and set its limits (bytes; one process).
+        """`make` and `limit` in one: for a process whose limits are known before it is born. Raises OSError."""
+        opened = self.make(name)
+        try:
+            self.limit(name, memory)
+        except OSError:
+            for fd in opened:
+                os.close(fd)
+            raise
+        return opened
+
+    def make(self, name: str) -> list[int]:
+        """Make the group `name`, for one process, and with no other limit yet: `limit` may come after it was joined.
 
         Returns:
             Descriptors a process with one thread joins through by writing "0" into each (`join`). Moving another
@@ -53,12 +64,6 @@ class Tree:
         for controller, parent in self.paths.items():
             group = os.path.join(parent, name)
             os.mkdir(group)
-            if controller == "v2":
-                _write(f"{group}/memory.max", str(memory))
-                if os.path.exists(f"{group}/memory.swap.max"):
-                    _write(f"{group}/memory.swap.max", "0")
-            elif controller == "memory":
-                _write(f"{group}/memory.limit_in_bytes", str(memory))
             if controller != "memory":
                 _write(f"{group}/pids.max", "1")
         file = "cgroup.procs" if self.backend == "v2" else "tasks"
@@ -71,6 +76,20 @@ class Tree:
                 os.close(fd)
             raise
         return opened
+
+    def limit(self, name: str, memory: int) -> None:
+        """Set the limits (bytes) of a group that `make` made; at any time, whoever is in it.
+
+        Raises:
+            OSError: a limit cannot be set. EBUSY: v1 refuses a limit below what is already in use.
+        """
+        if self.backend == "v2":
+            group = os.path.join(self.paths["v2"], name)
+            _write(f"{group}/memory.max", str(memory))
+            if os.path.exists(f"{group}/memory.swap.max"):
+                _write(f"{group}/memory.swap.max", "0")
+        elif self.backend == "v1":
+            _write(f"{self.paths['memory']}/{name}/memory.limit_in_bytes", str(memory))
 
     def holds(self, name: str, pid: int) -> bool:
         """Whether the kernel says that `pid` is in the group, in each hierarchy."""

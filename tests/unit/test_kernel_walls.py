@@ -870,6 +870,44 @@ def test_control_group() -> None:
     assert [[errno.EAGAIN, 0], [0, 96 << 20], signal.SIGKILL, [False, True], [True] * 4, []] == found
 
 
+@needs_root
+def test_a_group_is_limited_after_it_was_joined() -> None:
+    """A process that is in its group before anybody knows its limits meets them all the same once they are set."""
+
+    def child() -> Any:
+        tree = cgroups.create(f"airssys-test-{os.getpid()}", 0)
+        if tree.backend == "none":
+            return tree.reason
+        ends = []
+        try:
+            for name, limit in (("w1", None), ("w2", 32 << 20)):
+                groups = tree.make(name)
+                joined_r, joined_w = os.pipe()
+                go_r, go_w = os.pipe()
+                pid = fork()
+                if pid == 0:
+                    cgroups.join(groups)
+                    os.write(joined_w, b"j")
+                    os.read(go_r, 1)
+                    block = bytearray(96 << 20)
+                    block[::4096] = b"x" * len(block[::4096])
+                    os._exit(0)
+                os.read(joined_r, 1)
+                if limit is not None:
+                    tree.limit(name, limit)
+                os.write(go_w, b"g")
+                ends.append((os.waitpid(pid, 0)[1], tree.out_of_memory(name)))
+                _gone(lambda name=name: tree.remove(name))
+        finally:
+            tree.dissolve()
+        return [list(end) for end in ends]
+
+    found = returns(child)
+    if isinstance(found, str):
+        pytest.skip(f"no control groups here: {found}")
+    assert [[0, False], [signal.SIGKILL, True]] == found
+
+
 def test_no_control_group_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where there is no controller the tree says so, and every operation on it is harmless."""
     monkeypatch.setattr(cgroups, "V1_ROOT", str(tmp_path))
