@@ -42,6 +42,7 @@ __all__ = [
     "StorageRule",
     "accepts",
     "binding_for",
+    "covers",
     "describe",
     "guest_roots",
     "may_send",
@@ -204,7 +205,8 @@ def validate_component_pattern(text: str) -> str:
     return text
 
 
-def _covers(pattern: str, component: ComponentId) -> bool:
+def covers(pattern: str, component: ComponentId) -> bool:
+    """Whether a component pattern covers a component."""
     # Parts are compared whole, so nothing a name may hold can stretch a pattern.
     if component.namespace == HOST_NAMESPACE and pattern.split("/", maxsplit=1)[0] != HOST_NAMESPACE:
         return False
@@ -219,7 +221,7 @@ def _covers(pattern: str, component: ComponentId) -> bool:
 
 def may_send(rules: Iterable[MessagingRule], target: ComponentId, action: str) -> bool:
     """Whether a component with these rules may `send`, `request` or `broadcast` to `target`."""
-    return any(rule.target and action in rule.access and _covers(rule.target, target) for rule in rules)
+    return any(rule.target and action in rule.access and covers(rule.target, target) for rule in rules)
 
 
 def accepts(rules: Iterable[MessagingRule], sender: ComponentId) -> bool:
@@ -227,7 +229,7 @@ def accepts(rules: Iterable[MessagingRule], sender: ComponentId) -> bool:
     sources = [rule.source for rule in rules if rule.source]
     if not sources:
         return sender.namespace == HOST_NAMESPACE
-    return any(_covers(source, sender) for source in sources)
+    return any(covers(source, sender) for source in sources)
 
 
 # -- for people -----------------------------------------------------------------------------------------------

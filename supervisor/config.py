@@ -16,14 +16,32 @@ from typing import Any, Literal
 
 import msgspec
 
+from bridge.capabilities import covers, validate_component_pattern
+from sandbox.errors import AirssysError
+from sandbox.types import ComponentId
+from sandbox.walls import MAY_BE_ACCEPTED
 from supervisor.packages.errors import ConfigError
 from supervisor.packages.files import FileError, check_owner_only_writes, read_regular
-from supervisor.packages.toml_source import MAX_BYTES, Table, TomlSource, integer, strings
+from supervisor.packages.toml_source import MAX_BYTES, Table, TomlSource, integer, string, strings
 from supervisor.packages.units import format_duration, format_size, parse_duration, parse_size
 
 FILE_NAME = "airssys.toml"
 _MAX_SOCKET_DIRECTORY = 80
 """Longest run directory, bytes: a Unix socket's whole path has 107 (unix(7)), and names are put behind this."""
+
+
+Profile = Literal["paranoid", "standard", "degraded"]
+Spawn = Literal["zygote", "exec"]
+MAX_POOL = 64
+MAX_OVERRIDES = 100
+
+
+class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[[workers.override]]`: what differs for the components a pattern covers."""
+
+    component: str
+    """A component pattern: `acme/*`, `acme/reader`, `acme/reader/0`."""
+    spawn: Spawn
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +67,16 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[workers] uid-range-start: as root, a host takes one of 4,000 blocks of 65,536 ids that begin here."""
     cgroups: Literal["auto", "off"] = "auto"
     """[workers] cgroups."""
+    profile: Profile = "paranoid"
+    """[workers] profile: which walls a start insists on, and how linear memory is laid out."""
+    accept_lost: tuple[str, ...] = ()
+    """[workers] accept-lost: walls a `degraded` host may run without."""
+    spawn: Spawn = "zygote"
+    """[workers] spawn: workers are cloned from the zygote, or executed with an address-space layout of their own."""
+    pool: int = 2
+    """[workers] pool: caged workers without a component that are kept ready."""
+    overrides: tuple[Override, ...] = ()
+    """[[workers.override]], in the order of the file."""
     audit_sync: str = "50ms"
     """[audit] sync: "always", or how long records may wait to be synced to disk together."""
     audit_rotate_size: int = 256 << 20
@@ -92,6 +120,13 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What `supervisor.policy.forbidden` forbids on this host beside its own list."""
         own = (self.config_dir, self.state_dir, self.run_dir)
         return (*self.forbidden, *(os.path.realpath(path) for path in own))
+
+    def spawn_for(self, component: ComponentId) -> Spawn:
+        """How this component's workers are made: the first override that covers it, else `spawn`."""
+        for override in self.overrides:
+            if covers(override.component, component):
+                return override.spawn
+        return self.spawn
 
     @property
     def audit_sync_ms(self) -> int:
@@ -139,6 +174,7 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
     source = TomlSource(text, file=file, error=ConfigError)
     root = source.root
     host, workers, audit = root.table("host"), root.table("workers"), root.table("audit")
+    profile: Profile = workers.take("profile", _profile, default=places.profile)
     compiler, storage, policy = root.table("compile"), root.table("storage"), root.table("policy")
     config = msgspec.structs.replace(
         places,
@@ -149,6 +185,11 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         forbidden=host.take("forbidden", _paths, default=places.forbidden),
         uid_range_start=_number(workers, "uid-range-start", places.uid_range_start, 65_536, 4_000_000_000),
         cgroups=workers.take("cgroups", _cgroups, default=places.cgroups),
+        profile=profile,
+        accept_lost=_accept_lost(workers, profile, places.accept_lost),
+        spawn=workers.take("spawn", _spawn, default=places.spawn),
+        pool=_number(workers, "pool", places.pool, 0, MAX_POOL),
+        overrides=_overrides(workers),
         audit_sync=audit.take("sync", _sync, default=places.audit_sync),
         audit_rotate_size=_size(audit, "rotate-size", places.audit_rotate_size, 1 << 20, 1 << 40),
         compile_memory=_size(compiler, "memory", places.compile_memory, 256 << 20, 64 << 30),
@@ -280,6 +321,55 @@ def _cgroups(value: Any) -> Literal["auto", "off"]:
     if value == "off":
         return "off"
     raise ValueError('must be "auto" or "off"')
+
+
+def _profile(value: Any) -> Profile:
+    if value == "paranoid":
+        return "paranoid"
+    if value == "standard":
+        return "standard"
+    if value == "degraded":
+        return "degraded"
+    raise ValueError('must be "paranoid", "standard" or "degraded"')
+
+
+def _spawn(value: Any) -> Spawn:
+    if value == "zygote":
+        return "zygote"
+    if value == "exec":
+        return "exec"
+    raise ValueError('must be "zygote" or "exec"')
+
+
+def _walls(value: Any) -> tuple[str, ...]:
+    walls = strings(value)
+    for wall in walls:
+        if wall not in MAY_BE_ACCEPTED:
+            raise ValueError(f"{wall[:60]!a} is no wall a host may run without: {', '.join(MAY_BE_ACCEPTED)}")
+    return walls
+
+
+def _accept_lost(workers: Table, profile: Profile, default: tuple[str, ...]) -> tuple[str, ...]:
+    walls = workers.take("accept-lost", _walls, default=default)
+    if walls and profile != "degraded":
+        raise workers.refuse("accept-lost", 'walls are lost under profile = "degraded" alone')
+    if profile == "degraded" and not walls:
+        raise workers.refuse("profile", '"degraded" names in accept-lost each wall that may be lost')
+    return walls
+
+
+def _component_pattern(value: Any) -> str:
+    try:
+        return validate_component_pattern(string(value))
+    except AirssysError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+
+
+def _overrides(workers: Table) -> tuple[Override, ...]:
+    return tuple(
+        Override(table.take("component", _component_pattern), table.take("spawn", _spawn))
+        for table in workers.tables("override", most=MAX_OVERRIDES)
+    )
 
 
 def _install(value: Any) -> Literal["review", "trusted"]:

@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from sandbox.errors import AirssysError
+from sandbox.types import ComponentId
 from supervisor import config as config_module
-from supervisor.config import HostConfig, load, parse_config
+from supervisor.config import HostConfig, Override, load, parse_config
 from supervisor.packages.errors import ConfigError
 
 pytestmark = pytest.mark.block11_cli
@@ -25,6 +26,13 @@ forbidden = ["/srv/secret"]
 [workers]
 uid-range-start = 700_000
 cgroups = "off"
+profile = "degraded"
+accept-lost = ["landlock", "mseal"]
+spawn = "exec"
+pool = 7
+[[workers.override]]
+component = "acme/*"
+spawn = "zygote"
 [audit]
 sync = "always"
 rotate-size = "64MiB"
@@ -51,6 +59,11 @@ def test_every_key() -> None:
         forbidden=("/srv/secret",),
         uid_range_start=700_000,
         cgroups="off",
+        profile="degraded",
+        accept_lost=("landlock", "mseal"),
+        spawn="exec",
+        pool=7,
+        overrides=(Override("acme/*", "zygote"),),
         audit_sync="always",
         audit_rotate_size=64 << 20,
         compile_memory=1 << 30,
@@ -85,15 +98,26 @@ def test_it_travels_as_messagepack() -> None:
         ('"/srv/secret"', '"secret"', "host.forbidden", 6),
         ("700_000", "0", "workers.uid-range-start", 8),
         ('"off"', '"on"', "workers.cgroups", 9),
-        ('"always"', '"never"', "audit.sync", 11),
-        ('"always"', '"11s"', "audit.sync", 11),
-        ('"64MiB"', '"1KiB"', "audit.rotate-size", 12),
-        ('"1GiB"', '"1MiB"', "compile.memory", 14),
-        ('"1m"', '"1ms"', "compile.timeout", 15),
-        ('"2GiB"', '"2GB"', "storage.map-size", 17),
-        ('"review"', '"deny"', "policy.install", 19),
+        ('"degraded"', '"weak"', "workers.profile", 10),
+        ('"degraded"', '"standard"', "workers.accept-lost", 11),
+        ('"landlock", "mseal"', "", "workers.profile", 10),
+        ('"landlock"', '"seccomp"', "workers.accept-lost", 11),
+        ('"landlock"', '"namespaces"', "workers.accept-lost", 11),
+        ('"exec"', '"fork"', "workers.spawn", 12),
+        ("pool = 7", "pool = 65", "workers.pool", 13),
+        ("pool = 7", "pool = -1", "workers.pool", 13),
+        ("acme/*", "acme", "workers.override[0].component", 15),
+        ('spawn = "zygote"', 'spawn = "clone"', "workers.override[0].spawn", 16),
+        ('spawn = "zygote"', "", "workers.override[0]", 14),
+        ('"always"', '"never"', "audit.sync", 18),
+        ('"always"', '"11s"', "audit.sync", 18),
+        ('"64MiB"', '"1KiB"', "audit.rotate-size", 19),
+        ('"1GiB"', '"1MiB"', "compile.memory", 21),
+        ('"1m"', '"1ms"', "compile.timeout", 22),
+        ('"2GiB"', '"2GB"', "storage.map-size", 24),
+        ('"review"', '"deny"', "policy.install", 26),
         ("admins", "admin", "host.admin", 2),
-        ("[policy]", "[polices]", "polices", 18),
+        ("[policy]", "[polices]", "polices", 25),
     ],
 )
 def test_each_fault_names_file_key_and_line(old: str, new: str, key: str, line: int) -> None:
@@ -106,6 +130,22 @@ def test_each_fault_names_file_key_and_line(old: str, new: str, key: str, line: 
         caught.value.key,
         caught.value.line,
     )
+
+
+def test_spawn_by_component() -> None:
+    """The first override that covers a component decides; elsewhere the host's own setting does."""
+    config = parse_config(
+        """[workers]
+        spawn = "zygote"
+        override = [
+          { component = "acme/reader/1", spawn = "zygote" }, { component = "acme/*", spawn = "exec" },
+        ]""",
+        PLACES,
+    )
+    assert "exec" == config.spawn_for(ComponentId("acme", "reader", "0"))
+    assert "zygote" == config.spawn_for(ComponentId("acme", "reader", "1"))
+    assert "zygote" == config.spawn_for(ComponentId("acme-evil", "reader", "0"))
+    assert "zygote" == PLACES.spawn_for(ComponentId("acme", "reader", "0"))
 
 
 def places(**environ: str) -> tuple[str, str, str]:
