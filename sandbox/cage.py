@@ -55,6 +55,8 @@ class Blueprint(msgspec.Struct, frozen=True):
     """Whether each worker has a uid of its own (the host was started as root)."""
     user_sysctl: int | None
     """Without own uids: a descriptor of /proc/sys/user, to forbid further user namespaces from inside."""
+    reservation: int = 0
+    """Bytes of address space that linear memories reserve and never touch; RLIMIT_AS alone counts them."""
 
 
 class _Steps:
@@ -99,7 +101,7 @@ def enter(blueprint: Blueprint, uid: int, memory: int, load: Callable[[], T]) ->
     # 4. No capability, now or ever.
     step("capabilities", caps.drop_all)
     # 5. Limits.
-    step("limits", _limits, blueprint.address_space + memory)
+    step("limits", _limits, blueprint.address_space + memory, blueprint.reservation)
     # 6. Switches.
     step("not dumpable", process.no_dump)
     step("speculation", process.no_speculation)
@@ -139,9 +141,9 @@ def _forbid_user_namespaces(directory: int) -> None:
         os.close(fd)
 
 
-def _limits(address_space: int) -> None:
-    process.set_limit(resource.RLIMIT_AS, address_space)
-    process.set_limit(resource.RLIMIT_DATA, address_space)
+def _limits(memory: int, reservation: int) -> None:
+    process.set_limit(resource.RLIMIT_AS, memory + reservation)
+    process.set_limit(resource.RLIMIT_DATA, memory)
     process.set_limit(resource.RLIMIT_STACK, STACK)
     for which in (
         resource.RLIMIT_CORE,

@@ -28,18 +28,19 @@ OUTPUT_MAX = 1 << 30
 """Largest result, bytes."""
 
 
-def main(memory: int, seconds: int) -> NoReturn:
+def main(memory: int, seconds: int, profile: str) -> NoReturn:
     """Compile fd 3 into fd 4 and exit 0; any other status is a failure of this process.
 
     Args:
         memory: address space beyond what the idle compiler has, bytes.
         seconds: CPU time.
+        profile: whose engine the code is for.
     """
     process.die_with_parent()
     libc.keep_heap_in_brk()
     values.install()
     contract.load()
-    engine = make_engine()
+    engine = make_engine(profile)
     _warm_up(engine)
     bpf = seccomp.compile_policy("compiler")
     version = landlock.abi()
@@ -87,4 +88,4 @@ def _write(output: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -1,8 +1,12 @@
 """The engine's settings: one place, because every one of them is part of a .cwasm's compatibility.
 
-`memory_reservation = 0` and `memory_guard_size = 0` buy explicit bounds checks and a small address space (so that
-RLIMIT_AS can be tight); `memory_init_cow = False` keeps instantiation from asking for a memfd behind the seal;
-`parallel_compilation = False` because a fork of a process with compiler threads hangs.
+There are two layouts of linear memory. `paranoid` and `degraded` reserve nothing and have no guard pages, which buys
+explicit bounds checks and a small address space, so that RLIMIT_AS can be tight. In `standard` each memory reserves
+4 GiB with guards around it: no access needs a check, no growth copies. RLIMIT_AS is larger by the reservations there;
+RLIMIT_DATA counts only what can be written (getrlimit(2), Linux 4.7) and is the same.
+
+`memory_init_cow = False` keeps instantiation from asking for a memfd behind the seal; `parallel_compilation = False`
+because a fork of a process with compiler threads hangs.
 """
 
 from __future__ import annotations
@@ -18,15 +22,22 @@ if TYPE_CHECKING:
 SETTINGS: dict[str, bool | int] = {
     "consume_fuel": True,
     "cranelift_nan_canonicalization": True,
-    "memory_guard_size": 0,
     "memory_init_cow": False,
-    "memory_reservation": 0,
-    "memory_reservation_for_growth": 0,
     "parallel_compilation": False,
     "wasm_memory64": False,
     "wasm_threads": False,
 }
-"""Every setting that differs from the engine's default."""
+"""Every setting that differs from the engine's default, whatever the profile."""
+
+EXPLICIT = {"memory_guard_size": 0, "memory_reservation": 0, "memory_reservation_for_growth": 0}
+"""Linear memory of `paranoid` and `degraded`, bytes."""
+
+RESERVED = {"memory_guard_size": 32 << 20, "memory_reservation": 4 << 30, "memory_reservation_for_growth": 0}
+"""Linear memory of `standard`, bytes."""
+
+MEMORIES = 16
+"""Reservations a worker's address space has room for: twice the memories a component may have, since an instantiation
+that is begun anew may find the former's not yet given back."""
 
 UNNAMED_SETTINGS: dict[str, bool] = {"concurrency_support": False}
 """Settings that the C API has and `wasmtime.Config` does not. With `concurrency_support` on, wasmtime 50 traps a host
@@ -36,13 +47,26 @@ MAX_WASM_STACK = 512 * 1024
 """Bytes of stack a guest may use before it traps."""
 
 
-def make_engine() -> wasmtime.Engine:
-    """An engine with exactly `SETTINGS` and `UNNAMED_SETTINGS`."""
+def settings(profile: str) -> dict[str, bool | int]:
+    """What an engine of this profile is made with."""
+    return SETTINGS | (RESERVED if profile == "standard" else EXPLICIT)
+
+
+def reservation(profile: str) -> int:
+    """Address space, bytes, that a worker's linear memories take beyond what is in use in them."""
+    if profile != "standard":
+        return 0
+    # A guard lies before each memory as well.
+    return MEMORIES * (RESERVED["memory_reservation"] + 2 * RESERVED["memory_guard_size"])
+
+
+def make_engine(profile: str = "paranoid") -> wasmtime.Engine:
+    """An engine with exactly the profile's `settings` and `UNNAMED_SETTINGS`."""
     import wasmtime
     from wasmtime import _ffi as ffi
 
     config = wasmtime.Config()
-    for name, value in SETTINGS.items():
+    for name, value in settings(profile).items():
         setattr(config, name, value)
     for name, value in UNNAMED_SETTINGS.items():
         getattr(ffi, f"wasmtime_config_{name}_set")(config.ptr(), value)
@@ -62,13 +86,16 @@ def _cpu_features() -> str:
     return ""
 
 
-def fingerprint() -> str:
-    """What a cached .cwasm must agree with: engine version, settings, machine. Imports no engine; hex SHA-256."""
+def fingerprint(profile: str = "paranoid") -> str:
+    """What a cached .cwasm must agree with: engine version, the profile's settings, machine.
+
+    Imports no engine; hex SHA-256.
+    """
     digest = hashlib.sha256()
     for part in (
         "wasmtime",
         importlib.metadata.version("wasmtime"),
-        repr(sorted((SETTINGS | UNNAMED_SETTINGS).items())),
+        repr(sorted((settings(profile) | UNNAMED_SETTINGS).items())),
         str(MAX_WASM_STACK),
         platform.machine(),
         _cpu_features(),

@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 from typing import Any, NoReturn
 
 import msgspec
 from wasmtime import component as wasmtime_component
 
 from sandbox import cage, host, values, worker
-from sandbox.engine import make_engine
+from sandbox.engine import make_engine, reservation
 from sandbox.errors import ProtocolViolation
 from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
 from sandbox.warm_up.rehearsal import rehearse
@@ -28,8 +29,12 @@ KEPT = (caps.SETUID, caps.SETGID, caps.SYS_ADMIN)
 CAP_SYS_PTRACE it cannot look into a worker it has cloned."""
 
 
-def main() -> NoReturn:
-    """Entry point: supervisor's channel on fd 3, nothing else open but stderr."""
+def main(profile: str = "paranoid") -> NoReturn:
+    """Entry point: supervisor's channel on fd 3, nothing else open but stderr.
+
+    Args:
+        profile: whose engine workers get.
+    """
     process.set_name("airssys-zygote")
     process.die_with_parent()
     # Before the engine installs its fault handlers, which workers keep; nothing else is left to reset in them.
@@ -38,7 +43,7 @@ def main() -> NoReturn:
     libc.keep_heap_in_brk()
     values.install()
     worker.preload()
-    engine = make_engine()
+    engine = make_engine(profile)
     linker = wasmtime_component.Linker(engine)
     host.define(linker)
     rehearse(engine, linker)
@@ -51,6 +56,7 @@ def main() -> NoReturn:
         last_filter=seccomp.compile_policy("worker"),
         landlock_abi=landlock.abi(),
         address_space=process.address_space(),
+        reservation=reservation(profile),
         own_uids=own_uids,
         user_sysctl=user_sysctl,
     )
@@ -107,4 +113,4 @@ def libc_clone() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -146,6 +146,7 @@ def status_(options: Globals) -> None:
         return
     host = status["host"]
     options.say(f"host {host['state']}, up {seconds(host['uptime'])}, airssys {host['version']}")
+    options.say(f"profile {host['profile']}, spawn {host['spawn']}, pool {host['pool']}")
     options.table(
         ["PROCESS", "PID", "UID", "RESTARTS", "READY"],
         [[p["name"], str(p["pid"]), str(p["uid"]), str(p["restarts"]), _yes(p["ready"])] for p in host["processes"]],

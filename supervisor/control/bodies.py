@@ -121,11 +121,14 @@ class ProcessStatus(_Answer, frozen=True):
 
 
 class HostStatus(_Answer, frozen=True):
-    """The host. `walls_lost` names what this kernel or configuration cannot give."""
+    """The host. `profile`, `spawn` and `pool` are as configured; `walls_lost` names each wall that it runs without."""
 
     version: str
     state: str
     uptime: float
+    profile: str
+    spawn: str
+    pool: int
     processes: list[ProcessStatus]
     walls_lost: dict[str, str]
 

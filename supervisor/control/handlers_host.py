@@ -47,7 +47,9 @@ async def status(control: Control, _request: web.Request, _peer: Peer) -> Status
         state = "ready" if all(process.ready for process in processes) else "degraded"
     lost = {name: detail for name, detail in living.walls.items() if detail.partition(" ")[0] != "on"}
     uptime = round(time.monotonic() - control.started, 3)
-    return StatusAnswer(HostStatus(version(), state, uptime, processes, lost), await statuses(control))
+    config = control.config
+    host = HostStatus(version(), state, uptime, config.profile, config.spawn, config.pool, processes, lost)
+    return StatusAnswer(host, await statuses(control))
 
 
 async def doctor(control: Control, _request: web.Request, _peer: Peer) -> DoctorAnswer:

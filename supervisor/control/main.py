@@ -88,7 +88,7 @@ async def serve(
     state_dir: str,
     config: HostConfig,
     owner: int | None = None,
-    fingerprint: Callable[[], str] = engine.fingerprint,
+    fingerprint: Callable[[str], str] = engine.fingerprint,
 ) -> None:
     """The body of `run`, in the running loop."""
     gone = asyncio.Event()
@@ -114,7 +114,7 @@ async def serve(
     store = PackageStore(os.path.join(state_dir, "packages"))
     trust = TrustStore(os.path.join(state_dir, "trust"))
     verifier = Verifier(trust)
-    cache = Cache(os.path.join(state_dir, "cache"), os.path.join(state_dir, "cache.key"), fingerprint())
+    cache = Cache(os.path.join(state_dir, "cache"), os.path.join(state_dir, "cache.key"), fingerprint(config.profile))
     compiler = Compiler(supervisor, auditor, cache, config.compile_memory, -(-config.compile_timeout_ms // 1000))
     starter = Starter(
         supervisor=supervisor,

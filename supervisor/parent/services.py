@@ -36,7 +36,7 @@ class Services:
     def zygote(self, channel: socket.socket) -> int:
         """The zygote: its own user namespace maps the supervisor to 0 and the workers' uids to 1 and up."""
         kind = Kind(self.identities.supervisor, True, extra=self.identities.worker_range)
-        return self._spawn("sandbox.zygote", [], [channel.fileno()], kind)
+        return self._spawn("sandbox.zygote", [self.config.profile], [channel.fileno()], kind)
 
     def auditor(self, channel: socket.socket) -> int:
         """The auditor: channel, log directory."""
@@ -76,4 +76,4 @@ class Services:
     def compiler(self, number: int, wasm: int, output: int, memory: int, seconds: int) -> int:
         """A compiler for one component: its bytes, a place for the result."""
         kind = Kind(self.identities.compiler(number), True)
-        return self._spawn("sandbox.compiler", [str(memory), str(seconds)], [wasm, output], kind)
+        return self._spawn("sandbox.compiler", [str(memory), str(seconds), self.config.profile], [wasm, output], kind)

@@ -631,7 +631,7 @@ def test_the_cages_limits() -> None:
     """`_limits` sets exactly the limits ADR 1 names, soft and hard alike."""
 
     def child() -> dict[str, list[int]]:
-        cage._limits(1 << 40)
+        cage._limits(1 << 40, 0)
         names = ["AS", "DATA", "STACK", "CORE", "FSIZE", "NPROC", "MEMLOCK", "MSGQUEUE", "RTPRIO", "SIGPENDING"]
         return {name: list(resource.getrlimit(getattr(resource, f"RLIMIT_{name}", 14))) for name in names}
 

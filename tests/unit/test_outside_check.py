@@ -64,12 +64,12 @@ class Host:
         execve = os.execve
 
         def odd(path: str, arguments: list[str], environment: dict[str, str]) -> None:
-            assert "sandbox.zygote" == arguments[-1]
+            assert "sandbox.zygote" in arguments
             execve(path, [path, "-I", "-B", str(SCRIPT), left_out], environment)
 
         os.execve = odd
         kind = spawn.Kind(self.identities.supervisor, True, extra=self.identities.worker_range, reads=(str(SCRIPT),))
-        self.zygote = spawn.spawn("sandbox.zygote", [], [theirs.fileno()], kind, log.fileno(), self.own_uids)
+        self.zygote = spawn.spawn("sandbox.zygote", ["paranoid"], [theirs.fileno()], kind, log.fileno(), self.own_uids)
         theirs.close()
         self.channel.settimeout(SECONDS)
         try:

@@ -110,7 +110,7 @@ class Playground:
                 audit=audit,
                 state_dir=str(self.state),
                 config=self.config,
-                fingerprint=lambda: fingerprint,
+                fingerprint=lambda profile: fingerprint,
             )
         )
         self.client = httpx.AsyncClient(
