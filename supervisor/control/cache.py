@@ -67,16 +67,13 @@ class Cache:
 
     def put(self, wasm_sha256: str, info: CompileResult, cwasm: memoryview) -> None:
         """Write an entry; it appears whole or not at all. Raises OSError."""
-        head = msgspec.msgpack.encode(info)
-        header = _HEADER.pack(MAGIC, bytes.fromhex(wasm_sha256), self._engine, len(head), len(cwasm)) + head
-        mac = hmac.new(self._key, header, hashlib.sha256)
-        mac.update(cwasm)
+        parts = sealed_entry(self._key, bytes.fromhex(wasm_sha256), self._engine, msgspec.msgpack.encode(info), cwasm)
         path = self.path(wasm_sha256)
         temporary = f"{path}.{secrets.token_hex(8)}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(fd, "wb", buffering=0):
-                for part in (header, cwasm, mac.digest()):
+                for part in parts:
                     memfd.write_all(fd, part)
                 os.fsync(fd)
             os.rename(temporary, path)
@@ -142,6 +139,23 @@ class Cache:
         for old in sorted(names, key=lambda name: os.lstat(name).st_mtime_ns)[:-_KEPT_ASIDE]:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(old)
+
+
+def sealed_entry(
+    key: bytes, digest: bytes, engine: bytes, info: bytes, cwasm: memoryview | bytes
+) -> tuple[bytes, memoryview | bytes, bytes]:
+    """The three parts of an entry's file, the MAC last."""
+    header = _HEADER.pack(MAGIC, digest, engine, len(info), len(cwasm)) + info
+    mac = hmac.new(key, header, hashlib.sha256)
+    mac.update(cwasm)
+    return header, cwasm, mac.digest()
+
+
+def entry_parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+    """Digest, engine, info and .cwasm of an entry's bytes, nothing of them checked. Raises struct.error."""
+    _, digest, engine, info_length, length = _HEADER.unpack_from(data)
+    start = _HEADER.size + info_length
+    return digest, engine, data[_HEADER.size : start], data[start : start + length]
 
 
 def _check_file(fd: int) -> None:

@@ -61,6 +61,7 @@ def test_contents(wheel: Path) -> None:
         "sandbox/_wit/airssys-osl/filesystem.wit",
         "sandbox/policy/worker.toml",
         "supervisor/policy/forbidden-paths.toml",
+        "supervisor/selftest/guest/component.wasm",
         "airssys/__init__.py",
     ):
         assert wanted in names

@@ -1,0 +1,123 @@
+"""The self-test's parts that need no host: machine code, programs, finding the place, authenticating the result."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import wasmtime.component
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.engine import make_engine
+from sandbox.kernel import libc
+from sandbox.wire.compile_result import CompileResult
+from supervisor.control.cache import Cache
+from supervisor.control.errors import CacheError
+from supervisor.selftest import machine, patch
+from supervisor.selftest.errors import SelftestError
+from supervisor.selftest.host import manifest
+from supervisor.selftest.program import Program, failed, unpack
+
+pytestmark = [
+    pytest.mark.block4_security,
+    pytest.mark.skipif(libc.MACHINE != "x86_64", reason="the attacks are x86-64 machine code"),
+]
+GUEST = Path(__file__).resolve().parents[2] / "supervisor" / "selftest" / "guest"
+
+
+@pytest.fixture(scope="module")
+def cwasm() -> bytes:
+    """The guest, compiled by this process."""
+    component = wasmtime.component.Component(make_engine(), (GUEST / "component.wasm").read_bytes())
+    return bytes(component.serialize())
+
+
+def test_places_the_guest_knows() -> None:
+    """The two routines the guest calls by itself are where its source says."""
+    source = (GUEST / "component.c").read_text()
+    said = {name.lower(): int(place) for name, place in re.findall(r"ROUTINE_([A-Z]+) = (\d+)", source)}
+    assert said == {name: machine.OFFSETS[name] for name in said}
+    assert 2 == len(said)
+
+
+def test_routines_do_not_overlap() -> None:
+    """Each routine's bytes are at its place, whole."""
+    code = machine.assemble(56)
+    for name, body in machine.ROUTINES.items():
+        assert body == code[machine.OFFSETS[name] :][: len(body)], name
+    assert b"\xdd" * 4 not in code
+
+
+def test_patched_guest(cwasm: bytes) -> None:
+    """Exactly one function changes, by exactly the assembled code, and the engine still takes the file."""
+    changed = patch.patched(cwasm, b"\x90\xc3")
+    code = machine.assemble(patch.memory_pointer(cwasm), b"\x90\xc3")
+    start = changed.index(code)
+    assert cwasm[:start] == changed[:start]
+    assert cwasm[start + len(code) :] == changed[start + len(code) :]
+    assert len(cwasm) == len(changed)
+    assert any(begin == start for begin, _ in patch.functions(cwasm))
+    wasmtime.component.Component.deserialize(make_engine(), changed)
+
+
+def test_refusals(cwasm: bytes) -> None:
+    """What is not the guest, or has no room, is refused by name."""
+    with pytest.raises(SelftestError, match="no ELF"):
+        patch.patched(b"MZ" + cwasm)
+    with pytest.raises(SelftestError, match="no symbol table"):
+        patch.patched(cwasm[:64])
+    with pytest.raises(SelftestError, match="not found"):
+        patch.patched(cwasm.replace(patch.MARK, bytes(8)))
+    with pytest.raises(SelftestError, match="linear memory"):
+        patch.patched(cwasm.replace(patch.LANDMARK, bytes(4)))
+    with pytest.raises(SelftestError, match="does not fit"):
+        patch.patched(cwasm, bytes(8192))
+
+
+def test_replaced_entry(tmp_path: Path) -> None:
+    """An entry changed with the right key is taken, with another key refused."""
+    cache = Cache(str(tmp_path / "cache"), str(tmp_path / "key"), "engine")
+    digest = "ab" * 32
+    info = CompileResult({}, [], None, 3)
+    cache.put(digest, info, memoryview(b"one"))
+    key = (tmp_path / "key").read_bytes()
+    patch.replace(cache.path(digest), key, lambda old: old + b" and more")
+    taken = cache.get(digest)
+    assert taken is not None
+    with open(taken.fd, "rb") as file:
+        file.seek(0)
+        assert b"one and more" == file.read()
+    patch.replace(cache.path(digest), bytes(32), lambda old: old)
+    with pytest.raises(CacheError, match="MAC"):
+        cache.get(digest)
+
+
+@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=20), st.binary(max_size=100))
+def test_reply(results: list[int], data: bytes) -> None:
+    """A reply gives back what the guest put in."""
+    body = len(results).to_bytes(8, "little") + b"".join(r.to_bytes(8, "little", signed=True) for r in results) + data
+    answer = unpack(body)
+    assert (tuple(results), data) == (answer.results, answer.data)
+
+
+def test_program_bytes() -> None:
+    """Header, steps of 88 bytes, data; a place in the data is where the data is put."""
+    program = Program()
+    first = program.data(b"x")
+    second = program.data(b"yy")
+    fd = program.syscall("openat", -100, first, 0, 0)
+    program.syscall("read", fd + 1, second + 1, -1)
+    program.answer(second, 2)
+    packed = program.pack()
+    assert 24 + 2 * 88 + 18 == len(packed)
+    assert b"x" + bytes(15) + b"yy" == packed[-18:]
+    assert (16, 2) == program.wanted
+    assert [failed(value) for value in (-1, -4095, -4096, 0, 1)] == [True, True, False, False, False]
+
+
+def test_manifest_values() -> None:
+    """A key takes its new value; one that is not there becomes a capability."""
+    text = manifest("[limits]\nfuel = 1\n\n[capabilities]\n", {"fuel": "2", "filesystem": "[]"})
+    assert "[limits]\nfuel = 2\n\n[capabilities]\nfilesystem = []\n" == text
