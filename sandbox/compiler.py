@@ -1,31 +1,43 @@
 """The compiler: one disposable, caged process per compilation. Untrusted .wasm in, .cwasm out, nothing else.
 
-fd 3 is the component's bytes in a sealed memfd, fd 4 an empty memfd for the result. Everything is imported and the
-WIT packages are parsed before the cage closes. The result is a `CompileResult` header and the native code; an error
-that the component is to blame for is a result too. Bombs end this process and nothing else: address space, CPU time
-and output size are limited here, wall clock by the supervisor.
+It starts with fd 3, the component's bytes in a sealed memfd; fd 4, an empty memfd for the result; fd 5, a channel to
+the supervisor. Everything is imported and the WIT packages are parsed, then `_enter` puts up every wall that a process
+can have that still writes machine code. The channel becomes fd 2, so that what the engine says when it gives up is
+heard; over it the compiler reports `SEALED`, and reads the first byte of the component only after `GO`, which the
+supervisor sends when it has looked at the walls from outside.
+
+The result is a `CompileResult` header and the native code; an error that the component is to blame for is a result
+too. Bombs end this process and nothing else: address space, data, CPU time and output are limited here, memory once
+more by a control group, wall clock by the supervisor.
 """
 
 from __future__ import annotations
 
-import mmap
+import gc
 import os
 import resource
+import socket
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
 import wasmtime
 from wasmtime import component as wasmtime_component
 
 from sandbox import contract, values
 from sandbox.engine import make_engine
-from sandbox.errors import AirssysError
-from sandbox.kernel import landlock, libc, process, seccomp
-from sandbox.kernel.confine import confine
-from sandbox.wire.compile_result import CompileResult, pack_header
+from sandbox.errors import AirssysError, SetupFailed
+from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
+from sandbox.wire.compile_result import GO, MAX_CWASM, MAX_HEADER, SEALED, CompileResult, pack_header
 
-OUTPUT_MAX = 1 << 30
-"""Largest result, bytes."""
+T = TypeVar("T")
+
+WASM_FD, OUTPUT_FD, CHANNEL_FD = 3, 4, 2
+_CHANNEL_AT_START = 5
+OUTPUT_MAX = MAX_CWASM + MAX_HEADER
+"""Largest result, bytes: what control would take."""
+STACK = 8 << 20
+"""Bytes of stack."""
 
 
 def main(memory: int, seconds: int, profile: str) -> NoReturn:
@@ -42,30 +54,130 @@ def main(memory: int, seconds: int, profile: str) -> NoReturn:
     contract.load()
     engine = make_engine(profile)
     _warm_up(engine)
-    bpf = seccomp.compile_policy("compiler")
-    version = landlock.abi()
-    base = process.address_space()
-    size = os.fstat(3).st_size
-    mapped = mmap.mmap(3, size, mmap.MAP_PRIVATE, mmap.PROT_READ)
-    confine("airssys-compile", 16)
-    process.set_limit(resource.RLIMIT_AS, base + memory)
-    process.set_limit(resource.RLIMIT_CPU, seconds)
-    process.set_limit(resource.RLIMIT_FSIZE, OUTPUT_MAX)
-    landlock.restrict_all(version)
-    seccomp.load(bpf)
     try:
-        output = _compile(engine, bytes(mapped))
-    except MemoryError:
-        output = _refusal("E_COMPILE_LIMIT", "compiling needs more memory than allowed", "")
-    _write(output)
-    os._exit(0)
+        channel = _enter(process.address_space() + memory, seconds)
+    except SetupFailed as error:
+        _report(error)
+        os._exit(1)
+    os.write(CHANNEL_FD, SEALED)
+    if channel.recv(16) != GO:
+        os._exit(1)
+    os._exit(_work(engine))
+
+
+def _report(error: SetupFailed) -> None:
+    """Tell the supervisor which step failed, on whichever number the channel has by then."""
+    for fd in (_CHANNEL_AT_START, CHANNEL_FD):
+        try:
+            os.write(fd, str(error).encode(errors="replace")[:2000])
+            return
+        except OSError:
+            continue  # closed already
 
 
 def _warm_up(engine: wasmtime.Engine) -> None:
     wasmtime_component.Component(engine, "(component)").serialize()
 
 
-def _compile(engine: wasmtime.Engine, wasm: bytes) -> bytes:
+# -- the walls ------------------------------------------------------------------------------------------------------
+
+
+def _enter(address_space: int, seconds: int) -> socket.socket:
+    """Every wall around the compiler, in order; the channel. Namespaces and throw-away uid were there before exec.
+
+    Raises:
+        SetupFailed: a step failed; `subject` is its name. The process must end.
+    """
+    # 1. What needs a library, a file or /proc.
+    bpf = _step("compile filter", seccomp.compile_policy, "compiler")
+    version = _step("landlock version", landlock.abi)
+    _step("no writable code", process.no_writable_code)
+    _step("no further user namespaces", _forbid_user_namespaces)
+    # 2. Nothing of the starter's, and no file system.
+    _step("keyring", process.new_session_keyring)
+    _step("empty root", mounts.enter_empty_root)
+    # 3. No capability, now or ever.
+    _step("capabilities", caps.drop_all)
+    # 4. Limits: what a compilation may use, and nothing of everything else.
+    _step("limits", _limits, address_space, seconds)
+    # 5. Switches. The engine's handlers go: no guest code runs here, and a fault is to end the process as what it is.
+    _step("name", process.set_name, "airssys-compile")
+    _step("signals", process.reset_signals)
+    _step("not dumpable", process.no_dump)
+    _step("speculation", process.no_speculation)
+    _step("huge pages", process.no_huge_pages)
+    _step("die with the supervisor", process.die_with_parent)
+    _step("no new privileges", process.no_new_privileges)
+    # 6. Three descriptors, and never another one.
+    channel = _step("descriptors", _three_descriptors)
+    _step("landlock", landlock.restrict_all, version)
+    _step("no descriptors", process.set_limit, resource.RLIMIT_NOFILE, 0)
+    # 7. The filter. Nothing after this line can be undone.
+    _step("filter", seccomp.load, bpf)
+    return channel
+
+
+def _step(name: str, action: Callable[..., T], *arguments: object) -> T:
+    try:
+        return action(*arguments)
+    except Exception as error:
+        raise SetupFailed(f"hardening step failed: {error}", subject=name) from error
+
+
+def _forbid_user_namespaces() -> None:
+    with open("/proc/sys/user/max_user_namespaces", "w", encoding="ascii") as file:
+        file.write("0")
+
+
+def _limits(address_space: int, seconds: int) -> None:
+    process.set_limit(resource.RLIMIT_AS, address_space)
+    process.set_limit(resource.RLIMIT_DATA, address_space)
+    process.set_limit(resource.RLIMIT_STACK, STACK)
+    process.set_limit(resource.RLIMIT_CPU, seconds)
+    process.set_limit(resource.RLIMIT_FSIZE, OUTPUT_MAX)
+    for which in (
+        resource.RLIMIT_CORE,
+        resource.RLIMIT_NPROC,
+        resource.RLIMIT_MEMLOCK,
+        resource.RLIMIT_MSGQUEUE,
+        resource.RLIMIT_RTPRIO,
+    ):
+        process.set_limit(which, 0)
+    process.set_limit(resource.RLIMIT_SIGPENDING, 16)
+
+
+def _three_descriptors() -> socket.socket:
+    os.dup2(_CHANNEL_AT_START, CHANNEL_FD)
+    process.close_range(0, CHANNEL_FD - 1)
+    process.close_range(OUTPUT_FD + 1)
+    return socket.socket(fileno=CHANNEL_FD)
+
+
+# -- the work -------------------------------------------------------------------------------------------------------
+
+
+def _work(engine: wasmtime.Engine) -> int:
+    """Compile and write; the exit status. Nothing may escape: printing a traceback would open files."""
+    try:
+        output = _compile(engine)
+        if len(output) > OUTPUT_MAX:
+            output = _refusal("E_COMPILE_LIMIT", "the compiled component is larger than allowed")
+    except (MemoryError, RecursionError):
+        gc.collect()
+        output = _refusal("E_COMPILE_LIMIT", "compiling needs more memory than allowed")
+    except Exception as error:
+        output = _refusal("E_COMPILE", f"the compiler failed: {type(error).__name__}: {error}"[:2000])
+    try:
+        view = memoryview(output)
+        while view:
+            view = view[os.write(OUTPUT_FD, view) :]
+    except OSError:
+        return 1
+    return 0
+
+
+def _compile(engine: wasmtime.Engine) -> bytes:
+    wasm = _read()
     try:
         component = wasmtime_component.Component(engine, wasm)
         facts = contract.check_component(component.type, engine)
@@ -73,18 +185,20 @@ def _compile(engine: wasmtime.Engine, wasm: bytes) -> bytes:
     except AirssysError as error:
         return _refusal(error.code, error.message, error.subject)
     except wasmtime.WasmtimeError as error:
-        return _refusal("E_INVALID_COMPONENT", str(error)[:2000], "")
+        return _refusal("E_INVALID_COMPONENT", str(error)[:2000])
     return pack_header(CompileResult(facts.imports, facts.exports, None, len(code))) + code
 
 
-def _refusal(code: str, message: str, subject: str) -> bytes:
+def _read() -> bytearray:
+    # The size comes from reading, too: a file's status is one more call.
+    wasm = bytearray()
+    while part := os.pread(WASM_FD, 1 << 20, len(wasm)):
+        wasm += part
+    return wasm
+
+
+def _refusal(code: str, message: str, subject: str = "") -> bytes:
     return pack_header(CompileResult({}, [], (code, message, subject), 0))
-
-
-def _write(output: bytes) -> None:
-    view = memoryview(output)
-    while view:
-        view = view[os.write(4, view) :]
 
 
 if __name__ == "__main__":

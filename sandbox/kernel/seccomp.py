@@ -8,6 +8,7 @@ library; loading needs only the bytes, so a zygote compiles once and each worker
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import errno
 import os
 import tempfile
@@ -125,9 +126,9 @@ def compile_policy(name: str) -> bytes:
 
     Raises:
         PolicyError: the library does not know a call of the policy.
-        KernelFeatureMissing-like ImportError: libseccomp is not installed.
+        OSError: libseccomp is not installed.
     """
-    import pyseccomp
+    pyseccomp = _library()
 
     program = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
     # The library's own answer to another architecture's table ends the calling thread alone.
@@ -151,6 +152,25 @@ def compile_policy(name: str) -> bytes:
         return file.read()
 
 
+def _library() -> Any:
+    """The bindings. Raises ImportError, OSError.
+
+    They look for the library by starting ldconfig or a compiler, which a process that may start no other cannot, so
+    they are told its name while they are imported.
+    """
+
+    def known(name: str) -> str | None:
+        return "libseccomp.so.2" if name == "seccomp" else None  # None: what is loaded already, the C library
+
+    search = ctypes.util.find_library
+    ctypes.util.find_library = known
+    try:
+        import pyseccomp
+    finally:
+        ctypes.util.find_library = search
+    return pyseccomp
+
+
 def load(bpf: bytes) -> None:
     """Install a compiled filter on all threads. Needs no_new_privs or CAP_SYS_ADMIN over the user namespace."""
     buffer = ctypes.create_string_buffer(bpf, len(bpf))
@@ -172,7 +192,7 @@ def available() -> bool:
 def library_available() -> bool:
     """Whether libseccomp can be loaded."""
     try:
-        import pyseccomp  # noqa: F401
+        _library()
     except (ImportError, RuntimeError, OSError):
         return False
     return os.name == "posix"

@@ -1,4 +1,4 @@
-"""What the compiler writes into its output memfd: a short header, then the compiled component.
+"""What the compiler says: two words on its channel, and into its output memfd a short header, then the component.
 
     u32 little endian   length of the header, bytes
     header              MessagePack map, a `CompileResult`
@@ -18,6 +18,10 @@ import msgspec
 from sandbox.errors import ProtocolViolation
 from sandbox.wire import UNDECODABLE
 
+SEALED = b"SEALED"
+"""Compiler to supervisor: every wall is up."""
+GO = b"GO"
+"""Supervisor to compiler: the walls have been looked at; read the component."""
 PREFIX = struct.Struct("<I")
 MAX_HEADER = 256 * 1024
 """Largest header, bytes."""

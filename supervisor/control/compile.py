@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import weakref
 
 from sandbox.errors import ProtocolViolation
 from sandbox.wire.compile_result import MAX_CWASM, CompileResult, parse_header
@@ -18,49 +19,73 @@ COMPILER_CODES = frozenset({"E_COMPILE", "E_COMPILE_LIMIT", "E_INVALID_COMPONENT
 """What the compiler may say. It is untrusted: any other code from it becomes `E_COMPILE`."""
 
 
+AT_ONCE = 2
+"""Compilations at work: one that takes all the time it may must not hold up all others."""
+MAX_WAITING = 16
+"""Packages of installers that wait for their turn; each is a whole component in memory."""
+
+
 class Compiler:
-    """Compiles, one component at a time: a compiler may take all the memory it is given.
+    """Compiles, a few components at a time; what is in the cache waits for nobody.
 
     Args:
         memory: bytes of address space for one compilation.
-        seconds: wall clock for one compilation.
+        seconds: CPU time for one compilation; it gets a little more of wall clock.
     """
 
     def __init__(self, supervisor: SupervisorLink, audit: AuditLink, cache: Cache, memory: int, seconds: int) -> None:
         self._supervisor, self._audit, self._cache = supervisor, audit, cache
         self._memory, self._seconds = memory, seconds
-        self._lock = asyncio.Lock()
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._same: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._waiting = 0
 
-    async def get(self, wasm: bytes, name: str) -> CompiledComponent:
+    async def get(self, wasm: bytes, name: str, *, patient: bool = True) -> CompiledComponent:
         """The compiled component; the caller closes its descriptor.
 
         Args:
             wasm: verified bytes.
             name: the package, for errors and records.
+            patient: wait however many wait already (a start), or be refused (an install, which can be tried again).
 
         Raises:
-            CompileError: the component is refused by the compiler, or the compiler was ended.
+            CompileError: the component is refused by the compiler, or the compiler was ended, or too many wait.
             UnavailableError: the supervisor is gone.
         """
         # A task of its own: descriptors and a thread are in use until it ends, whoever stops waiting for it.
-        task = asyncio.create_task(self._get(wasm, name))
+        task = asyncio.create_task(self._get(wasm, name, patient))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_close_unused)
             raise
 
-    async def _get(self, wasm: bytes, name: str) -> CompiledComponent:
+    async def _get(self, wasm: bytes, name: str, patient: bool) -> CompiledComponent:
         digest = hashlib.sha256(wasm).hexdigest()
-        async with self._lock:
-            try:
-                cached = await asyncio.to_thread(self._cache.get, digest)
-            except CacheError as error:
-                await self._audit.record(
-                    "cache.refused", "denied", object=name, result=error.code, detail={"why": str(error)}
-                )
-                cached = None
-            return cached or await self._compile(wasm, digest, name)
+        cached = await self._cached(digest, name)
+        if cached is not None:
+            return cached
+        if not patient and self._waiting >= MAX_WAITING:
+            raise CompileError(
+                "too many packages wait for the compiler", subject=name, hint="try again later", code="E_COMPILE_BUSY"
+            )
+        same = self._same.get(digest) or self._same.setdefault(digest, asyncio.Lock())
+        self._waiting += 1
+        try:
+            # The same bytes are compiled once, whoever wants them; then a place.
+            async with same, self._places:
+                return await self._cached(digest, name) or await self._compile(wasm, digest, name)
+        finally:
+            self._waiting -= 1
+
+    async def _cached(self, digest: str, name: str) -> CompiledComponent | None:
+        try:
+            return await asyncio.to_thread(self._cache.get, digest)
+        except CacheError as error:
+            await self._audit.record(
+                "cache.refused", "denied", object=name, result=error.code, detail={"why": str(error)}
+            )
+            return None
 
     async def _compile(self, wasm: bytes, digest: str, name: str) -> CompiledComponent:
         source = memfd.sealed("wasm", wasm)
@@ -105,7 +130,7 @@ def _close_unused(task: asyncio.Task[CompiledComponent]) -> None:
 
 
 def _compile_code(error: SupervisorError) -> str:
-    return error.code if error.code in COMPILER_CODES else CompileError.code
+    return error.code if error.code in COMPILER_CODES | {"E_COMPILE_BUSY"} else CompileError.code
 
 
 def _refusal(info: CompileResult, name: str) -> CompileError:

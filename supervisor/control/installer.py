@@ -69,13 +69,15 @@ class Installer:
         """
         checked = await asyncio.to_thread(self._verifier.check, files)
         self._registry.check_release(checked.spec.name, checked.spec.release, checked.spec.package)
-        imports, exports = await self._interfaces(files.wasm, checked.spec)
+        imports, exports = await self._interfaces(files.wasm, checked.spec, patient=False)
         self._remember(checked.spec.package)  # first, or an install beside us would sweep it
         await asyncio.to_thread(self._store.put, checked.spec.package, files)
         return self._answer(checked, len(files.wasm), imports, exports)
 
-    async def _interfaces(self, wasm: bytes, spec: ComponentSpec) -> tuple[dict[str, list[str]], list[str]]:
-        compiled = await self._compiler.get(wasm, spec.name)
+    async def _interfaces(
+        self, wasm: bytes, spec: ComponentSpec, *, patient: bool = True
+    ) -> tuple[dict[str, list[str]], list[str]]:
+        compiled = await self._compiler.get(wasm, spec.name, patient=patient)
         os.close(compiled.fd)
         spec.check_imports(compiled.info.imports)
         return compiled.info.imports, compiled.info.exports

@@ -16,6 +16,7 @@ STATUS: dict[str, int] = {
     "E_BINDING": 400,
     "E_KEY": 400,
     "E_TRUST": 400,
+    "E_COMPILE_BUSY": 429,
     "E_QUEUE_FULL": 429,
     "E_INTERNAL": 500,
     "E_STATE": 500,

@@ -25,9 +25,15 @@ class SpawnFailed(AirssysError):
 
 
 class OutsideCheckFailed(AirssysError):
-    """A worker that says it is sealed is not what it says."""
+    """A worker or a compiler that says it is sealed is not what it says."""
 
     code = "E_OUTSIDE_CHECK"
+
+
+class CompilersBusy(AirssysError):
+    """As many compilers as may be are at work."""
+
+    code = "E_COMPILE_BUSY"
 
 
 class GrantRefused(AirssysError):

@@ -1,19 +1,19 @@
-"""The outside check: what the kernel says of a worker that says it is sealed.
+"""The outside check: what the kernel says of a worker, or a compiler, that says it is sealed.
 
-Read from /proc/PID by the supervisor, which owns the worker's user namespace and so may read a process that is not
-dumpable. Any difference kills the worker before its first message. Reference: proc(5).
+Read from /proc/PID by the supervisor, which owns the process's user namespace and so may read a process that is not
+dumpable. Any difference kills it before it gets its first message, or a stranger's bytes. Reference: proc(5).
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from supervisor.parent.errors import OutsideCheckFailed
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _NO_MORE = (
     "Max core file size",
-    "Max file size",
     "Max processes",
     "Max open files",
     "Max locked memory",
@@ -47,62 +47,93 @@ def _status(pid: int) -> dict[str, str]:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 
 
-def _limits(pid: int) -> list[tuple[str, str, str]]:
-    """Name, soft and hard value of the limits that must be 0."""
+def _limits(pid: int) -> dict[str, tuple[str, str]]:
+    """Soft and hard value of each resource limit."""
     with open(f"/proc/{pid}/limits", encoding="ascii") as file:
-        rows = [(line[:26].strip(), *line[26:].split()[:2]) for line in file.readlines()[1:]]
-    return [(name, soft, hard) for name, soft, hard in rows if name in _NO_MORE]
+        rows = [(line[:26].strip(), line[26:].split()) for line in file.readlines()[1:]]
+    return {name: (values[0], values[1]) for name, values in rows}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a sealed process must be.
+
+    Attributes:
+        uid: the outside uid, four times, as its gid.
+        own_uid: whether that uid is its own; without, supplementary groups cannot be emptied and are not checked.
+        foreign: what none of its namespaces may be, the host's and the zygote's.
+        filters: how many system-call filters it has loaded.
+        descriptors: number to the beginning of what it leads to.
+        limits: name in /proc/PID/limits to the wanted value, soft and hard, beside those that must be 0.
+    """
+
+    uid: int
+    own_uid: bool
+    foreign: Namespaces
+    filters: int
+    descriptors: dict[str, str]
+    limits: dict[str, int]
 
 
 def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces) -> None:
-    """Check a sealed worker.
+    """Check a sealed worker: two filters, two sockets, no file to write.
 
     Args:
         pid: the worker, a child of ours that has not been waited for (so the number cannot be another's).
-        uid: the outside uid it must have, four times, as its gid.
-        own_uid: whether uids are per worker; without, supplementary groups cannot be emptied and are not checked.
-        foreign: what none of its namespaces may be, the host's and the zygote's.
+        uid, own_uid, foreign: see `Wanted`.
+
+    Raises:
+        OutsideCheckFailed: something differs; the message says what was found and what was wanted.
+    """
+    check_process(pid, Wanted(uid, own_uid, foreign, 2, {"3": "socket:", "4": "socket:"}, {"Max file size": 0}))
+
+
+def check_process(pid: int, wanted: Wanted) -> None:
+    """Check a sealed process, a child of ours that has not been waited for.
 
     Raises:
         OutsideCheckFailed: something differs; the message says what was found and what was wanted.
     """
     try:
         status = _status(pid)
-        descriptors = sorted(os.listdir(f"/proc/{pid}/fd"), key=int)
-        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in descriptors]
+        descriptors = {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in sorted(os.listdir(f"/proc/{pid}/fd"), key=int)}
         namespaces = {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in NAMESPACES}
         with open(f"/proc/{pid}/mountinfo", encoding="utf-8") as file:
             mounts = file.read().splitlines()
         limits = _limits(pid)
     except OSError as error:
-        raise OutsideCheckFailed(f"cannot read the worker's state: {error}", subject=str(pid)) from error
-    wanted = {
+        raise OutsideCheckFailed(f"cannot read the process's state: {error}", subject=str(pid)) from error
+    lines = {
         "PPid": str(os.getpid()),
-        "Uid": "\t".join([str(uid)] * 4),
-        "Gid": "\t".join([str(uid if own_uid else os.getgid())] * 4),
+        "Uid": "\t".join([str(wanted.uid)] * 4),
+        "Gid": "\t".join([str(wanted.uid if wanted.own_uid else os.getgid())] * 4),
         "NoNewPrivs": "1",
         "Seccomp": "2",
-        "Seccomp_filters": "2",
+        "Seccomp_filters": str(wanted.filters),
         "Threads": "1",
         **dict.fromkeys(_CAPABILITIES, _ZERO),
     }
-    if own_uid:
-        wanted["Groups"] = ""
-    for key, value in wanted.items():
+    if wanted.own_uid:
+        lines["Groups"] = ""
+    for key, value in lines.items():
         if status.get(key) != value:
             raise OutsideCheckFailed(f"{key} is {status.get(key)!r}, wanted {value!r}", subject=str(pid))
-    for name, soft, hard in limits:
-        if (soft, hard) != ("0", "0"):
-            raise OutsideCheckFailed(f"limit of {name} is {soft} and {hard}, wanted 0", subject=str(pid))
+    for name, number in {**dict.fromkeys(_NO_MORE, 0), **wanted.limits}.items():
+        if limits.get(name) != (str(number), str(number)):
+            found = " and ".join(limits.get(name, ("not there",)))
+            raise OutsideCheckFailed(f"limit of {name} is {found}, wanted {number}", subject=str(pid))
     if not status.get("NSpid", "").endswith("\t1"):
         raise OutsideCheckFailed(
             f"not the first process of its pid namespace: {status.get('NSpid')!r}", subject=str(pid)
         )
-    if descriptors != ["3", "4"] or not all(link.startswith("socket:") for link in links):
+    if descriptors.keys() != wanted.descriptors.keys() or not all(
+        descriptors[fd].startswith(kind) for fd, kind in wanted.descriptors.items()
+    ):
         raise OutsideCheckFailed(
-            f"descriptors are {descriptors} {links}, wanted two sockets, 3 and 4", subject=str(pid)
+            f"descriptors are {list(descriptors)} {list(descriptors.values())}, wanted {wanted.descriptors}",
+            subject=str(pid),
         )
-    shared = [name for name in NAMESPACES if namespaces[name] in foreign[name]]
+    shared = [name for name in NAMESPACES if namespaces[name] in wanted.foreign[name]]
     if shared:
         raise OutsideCheckFailed(f"namespaces shared with host or zygote: {', '.join(shared)}", subject=str(pid))
     if len(mounts) != 1 or " / / ro," not in mounts[0] or " tmpfs " not in mounts[0]:

@@ -24,6 +24,7 @@ from sandbox.types import ComponentId, Outcome
 from sandbox.wire import UNDECODABLE
 from sandbox.wire import supervisor_frames as frames
 from supervisor.config import HostConfig
+from supervisor.parent import inspect
 from supervisor.parent.audit_channels import AuditChannels
 from supervisor.parent.children import Child
 from supervisor.parent.compilers import Compilation, Compilers
@@ -81,7 +82,7 @@ class Supervisor:
         self.workers = Workers(
             self.identities, self.cgroups, self.layout.workers_path, self.config.start_timeout_ms / 1000
         )
-        self.compilers = Compilers(self.services)
+        self.compilers = Compilers(self.services, self.cgroups)
         self.channels = AuditChannels(self.layout.boot)
         self.audit = self.channels.client
         self._audit_fd = -1
@@ -136,6 +137,8 @@ class Supervisor:
                 self.starts.dead(who)
             elif what == "worker":
                 self.starts.reported(who)
+            elif what == "compiler":
+                self._compiler_reported(who)
             elif what == "compiler-dead":
                 self._compiler_dead(who)
             elif what == "stray-dead":
@@ -154,6 +157,7 @@ class Supervisor:
             "audit": 2,
             "child": 3,
             "worker": 4,
+            "compiler": 4,
             "worker-dead": 5,
             "compiler-dead": 6,
             "stray-dead": 6,
@@ -245,6 +249,8 @@ class Supervisor:
         if child.name in ("router", "bridge"):
             for worker in self.workers.by_incarnation.values():
                 self.workers.kill(worker, Outcome.KILLED, f"the {child.name} ended")
+        if child.name == "control":
+            self.compilers.abandon()
         if child.name == "zygote":
             for worker in list(self.workers.by_incarnation.values()):
                 if worker.stage == "cloning":
@@ -339,6 +345,7 @@ class Supervisor:
     def _zygote_up(self, child: Child) -> None:
         try:
             self.workers.zygote_up(child.pid)
+            self.compilers.foreign = inspect.with_namespaces(inspect.own_namespaces(), child.pid)
         except OSError as error:
             child.ready = False  # it is gone again, and its death on its way
             log.error("cannot read the zygote's namespaces: %s", error)
@@ -461,10 +468,31 @@ class Supervisor:
         finally:
             frames.close_all(fds)
         self.selector.register(compilation.pidfd, selectors.EVENT_READ, ("compiler-dead", compilation))
+        self.selector.register(compilation.channel, selectors.EVENT_READ, ("compiler", compilation))
+
+    def _compiler_reported(self, compilation: Compilation) -> None:
+        # Once: what it says later is looked at when it is dead.
+        self.selector.unregister(compilation.channel)
+        compilation.watched = False
+        self.compilers.reported(compilation)
 
     def _compiler_dead(self, compilation: Compilation) -> None:
         self.selector.unregister(compilation.pidfd)
+        if compilation.watched:
+            self._compiler_reported(compilation)
         answer = self.compilers.ended(compilation)
+        if not self.cgroups.remove(compilation.group):
+            self.starts.leftover_groups.add(compilation.group)
+        if isinstance(answer, frames.Failed):
+            decision = "denied" if answer.outcome in (Outcome.SETUP_ERROR, Outcome.POLICY) else "info"
+            self.audit.record(
+                "compiler.ended",
+                "",
+                decision,
+                str(compilation.number),
+                answer.code,
+                detail={"why": answer.message, "outcome": answer.outcome},
+            )
         if compilation.generation == self.children["control"].restarts:
             self._answer(answer)
 

@@ -73,7 +73,8 @@ class Services:
         finally:
             os.close(blob)
 
-    def compiler(self, number: int, wasm: int, output: int, memory: int, seconds: int) -> int:
-        """A compiler for one component: its bytes, a place for the result."""
-        kind = Kind(self.identities.compiler(number), True)
-        return self._spawn("sandbox.compiler", [str(memory), str(seconds), self.config.profile], [wasm, output], kind)
+    def compiler(self, number: int, fds: list[int], memory: int, seconds: int, groups: list[int]) -> int:
+        """A compiler for one component: its bytes, a place for the result, a channel; its control groups."""
+        kind = Kind(self.identities.compiler(number), True, own_pids=True)
+        arguments = [str(memory), str(seconds), self.config.profile]
+        return spawn("sandbox.compiler", arguments, fds, kind, self.layout.log_fd, self._privileged, groups)

@@ -13,10 +13,11 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from sandbox.kernel import caps, libc, mounts, process
+from sandbox.kernel import caps, cgroups, libc, mounts, process
 from supervisor.parent.errors import SpawnFailed
 
 CAGED_NAMESPACES = (
@@ -41,6 +42,7 @@ class Kind:
         reads: paths it opens by name, besides the interpreter's.
         writes: directories it writes into by name.
         extra: first outside id and count mapped to 1.. inside, besides 0.
+        own_pids: the first process of a pid namespace of its own (caged processes that start no others).
     """
 
     uid: int
@@ -48,6 +50,7 @@ class Kind:
     extra: tuple[int, int] | None = None
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    own_pids: bool = False
 
 
 def interpreter_trees() -> list[str]:
@@ -81,11 +84,20 @@ def unreadable() -> str | None:
     return None
 
 
-def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd: int, privileged: bool) -> int:
+def spawn(
+    module: str,
+    arguments: list[str],
+    fds: list[int],
+    kind: Kind,
+    log_fd: int,
+    privileged: bool,
+    groups: Sequence[int] = (),
+) -> int:
     """Start `python -I -B -m module arguments` with `fds` as 3, 4, ...; return its pid.
 
     Args:
         privileged: the supervisor was started as root and holds `privileges.KEPT`.
+        groups: descriptors by which it joins its control groups, first of all (`cgroups.Tree.prepare`).
 
     Raises:
         SpawnFailed: the child did not get as far as exec.
@@ -93,13 +105,13 @@ def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd:
     status_r, status_w = os.pipe2(os.O_CLOEXEC)
     go_r, go_w = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
-    pid = os.fork()
+    pid = process.raw_clone(_clone_flags(privileged)) if kind.own_pids else os.fork()
     if pid == 0:
         # The other ends must not live here: the child would wait for itself when the supervisor dies.
         os.close(status_r)
         os.close(go_w)
         _tied_to(parent)
-        _child(module, arguments, fds, kind, log_fd, privileged, status_w, go_r)
+        _child(module, arguments, fds, kind, log_fd, privileged, status_w, go_r, groups)
     os.close(status_w)
     os.close(go_r)
     try:
@@ -123,10 +135,19 @@ def spawn(module: str, arguments: list[str], fds: list[int], kind: Kind, log_fd:
     return pid
 
 
+def _clone_flags(privileged: bool) -> int:
+    # A pid namespace is made by clone, not by unshare, for the child itself to be in it. Without privilege it needs
+    # the new user namespace in the same call.
+    return process.CLONE_NEWPID | (0 if privileged else process.CLONE_NEWUSER)
+
+
 def _tied_to(parent: int) -> None:
-    """Die with the supervisor from the first moment on (it may be dead already)."""
+    """Die with the supervisor from the first moment on (it may be dead already).
+
+    In a pid namespace of its own a process sees no parent; there the closed pipe tells that it is dead.
+    """
     process.die_with_parent()
-    if os.getppid() != parent:
+    if os.getppid() not in (0, parent):
         os._exit(1)
 
 
@@ -162,9 +183,11 @@ def _child(
     privileged: bool,
     status_w: int,
     go_r: int,
+    groups: Sequence[int],
 ) -> NoReturn:
     status = status_w
     try:
+        cgroups.join(list(groups))  # while the uid is still the supervisor's, whose groups they are
         os.setsid()
         process.reset_signals()
         null = os.open("/dev/null", os.O_RDWR)
@@ -177,7 +200,8 @@ def _child(
         if kind.caged:
             # Its files in /proc must belong to this uid for the maps to be written.
             libc.prctl(process.PR_SET_DUMPABLE, 1)
-            libc.unshare(CAGED_NAMESPACES)
+            made = process.CLONE_NEWUSER if kind.own_pids and not privileged else 0
+            libc.unshare(CAGED_NAMESPACES & ~made)
             process.die_with_parent()  # new credentials cleared it
             os.write(status, b"u")
         if os.read(go, 1) != b"g":
