@@ -1,174 +1,115 @@
-"""System-call filters: a policy file (TOML) compiled to BPF by libseccomp, loaded with seccomp(2).
+"""System-call filters: a policy (`sandbox.policy.rules`) compiled to BPF by libseccomp, loaded with seccomp(2).
 
-The policy is data: one `[[rule]]` per call with the arguments it may have and a sentence why. What no rule allows
-kills the process. libseccomp adds the architecture check in front (other ABIs are killed as well). Compiling needs the
-library; loading needs only the bytes, so a zygote compiles once and each worker loads.
+libseccomp adds the architecture check in front (calls of other ABIs are killed as well). Compiling needs the library;
+loading needs only the bytes, so a zygote compiles once and each worker loads.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import errno
 import os
-import tempfile
-import tomllib
-from importlib import resources
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sandbox.errors import AirssysError
 from sandbox.kernel import libc
+from sandbox.policy.rules import PolicyError, Rule, rules
 
 SECCOMP_SET_MODE_FILTER = 1
 FLAG_TSYNC = 1
 FLAG_TSYNC_ESRCH = 1 << 4
-
-_OPERATORS = ("eq", "masked_eq", "le")
-
-
-class PolicyError(AirssysError):
-    """A system-call policy file is wrong."""
-
-    code = "E_SECCOMP_POLICY"
+_LIBRARY = "libseccomp.so.2"
 
 
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
-def read_policy(name: str) -> dict[str, Any]:
-    """The policy `sandbox/policy/NAME.toml`, checked for shape.
-
-    Raises:
-        PolicyError: see `parse_policy`; or there is no such policy.
-    """
+@contextlib.contextmanager
+def _found_by_name() -> Iterator[None]:
+    # The bindings look for libraries by starting ldconfig or a compiler, which not every process may.
+    # The loader finds this one by its name just as well; None is what is loaded already, the C library.
+    find = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: _LIBRARY if name == "seccomp" else None
     try:
-        text = (resources.files("sandbox") / "policy" / f"{name}.toml").read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise PolicyError("there is no such policy", subject=f"{name}.toml") from error
-    return parse_policy(name, text)
+        yield
+    finally:
+        ctypes.util.find_library = find
 
 
-def parse_policy(name: str, text: str) -> dict[str, Any]:
-    """A policy's text, checked for shape. A misspelt key must not turn a narrow rule into a wide one.
-
-    Raises:
-        PolicyError: no TOML, an unknown key, a rule without call or reason, an unknown operator, an argument or a
-            value out of range, two comparisons of one argument.
-    """
-    try:
-        policy = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"not TOML: {error}", subject=f"{name}.toml") from error
-    _keys(name, policy, {"description", "include", "rule"})
-    includes, listed = policy.get("include", []), policy.get("rule", [])
-    if not _all(includes, str) or not _all(listed, dict):
-        raise PolicyError("`include` is a list of names and `rule` a list of tables", subject=f"{name}.toml")
-    for rule in listed:
-        _keys(name, rule, {"call", "why", "args"})
-        if not all(isinstance(rule.get(key), str) and rule[key] for key in ("call", "why")):
-            raise PolicyError("a rule needs `call` and `why`", subject=f"{name}.toml: {rule}")
-        where = f"{name}.toml: {rule['call']}"
-        arguments = rule.get("args", [])
-        if not _all(arguments, dict) or ("args" in rule and not arguments):
-            raise PolicyError("`args` is a list of comparisons, not an empty one", subject=where)
-        for argument in arguments:
-            masked = argument.get("op") == "masked_eq"
-            _keys(where, argument, {"arg", "op", "value", "mask"} if masked else {"arg", "op", "value"})
-            if argument.get("op") not in _OPERATORS or argument.get("arg") not in range(6):
-                raise PolicyError("an argument needs `arg` 0..5 and a known `op`", subject=where)
-            for key in ("value", "mask") if masked else ("value",):
-                if type(argument.get(key)) is not int or not 0 <= argument[key] < 1 << 64:
-                    raise PolicyError(f"`{key}` is a number of 64 bits", subject=where)
-            if masked and argument["value"] & ~argument["mask"]:
-                raise PolicyError("no call can match: `value` has bits outside `mask`", subject=where)
-        if len({argument["arg"] for argument in arguments}) != len(arguments):
-            raise PolicyError("one comparison per argument", subject=where)
-    return policy
-
-
-def _keys(where: str, table: dict[str, Any], known: set[str]) -> None:
-    for key in table:
-        if key not in known:
-            raise PolicyError("unknown key", subject=f"{where}: {key}")
-
-
-def _all(value: object, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
-
-
-def rules(name: str) -> list[dict[str, Any]]:
-    """All rules of a policy, those of the policies it includes first.
+def bindings() -> Any:
+    """The module `pyseccomp`.
 
     Raises:
-        PolicyError: see `read_policy`; or policies that include each other.
+        ImportError, RuntimeError, OSError: it or libseccomp cannot be loaded.
     """
-    return _rules(name, ())
+    with _found_by_name():
+        import pyseccomp
+
+    return pyseccomp
 
 
-def _rules(name: str, including: tuple[str, ...]) -> list[dict[str, Any]]:
-    if name in including:
-        raise PolicyError("policies include each other", subject=" > ".join((*including, name)))
-    policy = read_policy(name)
-    found: list[dict[str, Any]] = []
-    for other in policy.get("include", []):
-        found += _rules(other, (*including, name))
-    return found + list(policy.get("rule", []))
+def _architecture(machine: str) -> int:
+    return int(getattr(bindings().Arch, {"x86_64": "X86_64", "aarch64": "AARCH64"}[machine]))
 
 
-def allowed_calls(name: str) -> list[str]:
-    """The calls a policy lets through, sorted."""
-    return sorted({rule["call"] for rule in rules(name)})
+def number_of(call: str, machine: str = libc.MACHINE) -> int | None:
+    """A call's number as libseccomp knows it; None where the machine has no such call, or the library no such name."""
+    number = int(bindings().resolve_syscall(_architecture(machine), call))
+    return number if number >= 0 else None
 
 
-def compile_policy(name: str) -> bytes:
-    """Compile a policy to BPF instructions (8 bytes each).
+def compile_policy(name: str, machine: str = libc.MACHINE) -> bytes:
+    """Compile a policy to BPF instructions (8 bytes each) for a machine, by default this one.
 
     Raises:
-        PolicyError: the library does not know a call of the policy.
-        OSError: libseccomp is not installed.
+        PolicyError: the policy is wrong, or names a call that the machine does not have.
+        ImportError, RuntimeError, OSError: libseccomp cannot be loaded.
     """
-    pyseccomp = _library()
+    return compile_rules(rules(name, machine), machine)
 
+
+def compile_rules(listed: Iterable[Rule], machine: str = libc.MACHINE) -> bytes:
+    """Compile rules; see `compile_policy`.
+
+    For another machine than this one, to be looked at, rules with a `number` are left out: libseccomp takes numbers for
+    this machine's.
+    """
+    pyseccomp = bindings()
     program = pyseccomp.SyscallFilter(pyseccomp.KILL_PROCESS)
     # The library's own answer to another architecture's table ends the calling thread alone.
     program.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-    compare = {"eq": pyseccomp.EQ, "le": pyseccomp.LE}
-    for rule in rules(name):
-        if pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, rule["call"]) < 0:
-            raise PolicyError("libseccomp does not know this call", subject=rule["call"])
-        arguments = []
-        for argument in rule.get("args", []):
-            if argument["op"] == "masked_eq":
-                arguments.append(
-                    pyseccomp.Arg(argument["arg"], pyseccomp.MASKED_EQ, argument["mask"], argument["value"])
-                )
-            else:
-                arguments.append(pyseccomp.Arg(argument["arg"], compare[argument["op"]], argument["value"]))
-        program.add_rule(pyseccomp.ALLOW, rule["call"], *arguments)
-    with tempfile.TemporaryFile() as file:
-        program.export_bpf(file)
-        file.seek(0)
-        return file.read()
+    if machine != libc.MACHINE:
+        program.remove_arch(pyseccomp.Arch.NATIVE)
+        program.add_arch(_architecture(machine))
+    operators = {"eq": pyseccomp.EQ, "le": pyseccomp.LE}
+    for rule in listed:
+        number = rule.number_on(machine)
+        if number is None and number_of(rule.call, machine) is None:
+            raise PolicyError(f"not a call of {machine}", subject=f"{rule.policy}.toml: {rule.call}")
+        if number is not None and machine != libc.MACHINE:
+            continue
+        arguments = [
+            pyseccomp.Arg(entry.argument, pyseccomp.MASKED_EQ, entry.mask, entry.value)
+            if entry.op == "masked_eq"
+            else pyseccomp.Arg(entry.argument, operators[entry.op], entry.value)
+            for entry in rule.comparisons
+        ]
+        action = pyseccomp.ERRNO(getattr(errno, rule.answer)) if rule.answer else pyseccomp.ALLOW
+        program.add_rule(action, rule.call if number is None else number, *arguments)
+    return _export(program)
 
 
-def _library() -> Any:
-    """The bindings. Raises ImportError, OSError.
-
-    They look for the library by starting ldconfig or a compiler, which a process that may start no other cannot, so
-    they are told its name while they are imported.
-    """
-
-    def known(name: str) -> str | None:
-        return "libseccomp.so.2" if name == "seccomp" else None  # None: what is loaded already, the C library
-
-    search = ctypes.util.find_library
-    ctypes.util.find_library = known
+def _export(program: Any) -> bytes:
+    file = os.memfd_create("filter", os.MFD_CLOEXEC)
     try:
-        import pyseccomp
+        with open(file, "r+b", closefd=False) as stream:
+            program.export_bpf(stream)
+        return os.pread(file, 1 << 20, 0)
     finally:
-        ctypes.util.find_library = search
-    return pyseccomp
+        os.close(file)
 
 
 def load(bpf: bytes) -> None:
@@ -192,7 +133,7 @@ def available() -> bool:
 def library_available() -> bool:
     """Whether libseccomp can be loaded."""
     try:
-        _library()
+        bindings()
     except (ImportError, RuntimeError, OSError):
         return False
     return os.name == "posix"

@@ -1,7 +1,7 @@
 """Run a function in a forked child and bring back how it ended, whatever walls went up meanwhile.
 
 The answer comes back through shared memory, not through a descriptor: a child that closed every descriptor, lost its
-file system or loaded a filter of 13 calls can still give it.
+file system or loaded a filter of 11 calls can still give it.
 """
 
 from __future__ import annotations
