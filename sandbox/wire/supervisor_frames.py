@@ -221,9 +221,8 @@ class BridgeDrop(_Frame, frozen=True):
 
 
 class AttachRouter(_Frame, frozen=True):
-    """A checked worker connected under this routing id."""
+    """Descriptor: the router's end of a checked worker's stream (`zmtp.pair`), this component's from now on."""
 
-    routing_id: bytes
     component: ComponentId
     incarnation: int
 

@@ -1,8 +1,9 @@
-"""ZMTP 3.1, the DEALER end, over one connected Unix stream socket (RFC 37/ZMTP, NULL mechanism of RFC 23/ZMTP).
+"""ZMTP 3.1 over one connected Unix stream socket: codec, handshake, and the DEALER end (RFC 37/ZMTP, NULL mechanism of
+RFC 23/ZMTP). The ROUTER end is `supervisor.router.inbound` and `supervisor.router.channels`.
 
-A worker speaks to the router without libzmq: trusted code performs `handshake` before the seal, which fixes the
-routing id, and the worker goes on with `Dealer` on the same socket. `Dealer` makes no system calls but `recvfrom`
-and `sendto` with flags 0, so its socket must be blocking and have no timeout (a timeout would make Python poll).
+A worker speaks to the router without libzmq: the supervisor makes both ends with `pair`, which performs the handshake
+on both, and the worker goes on with `Dealer`. `Dealer` makes no system calls but `recvfrom` and `sendto` with flags
+0, so its socket must be blocking and have no timeout (a timeout would make Python poll).
 
 On the wire: a greeting of 64 bytes from each side, one READY command from each side, then frames
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -68,15 +68,16 @@ def encode_command(name: bytes, data: bytes = b"") -> bytes:
     return encode_frame(COMMAND, bytes((len(name),)) + name + data)
 
 
-def encode_ready(identity: bytes, socket_type: bytes = b"DEALER") -> bytes:
-    """The READY command that claims `identity` as routing id.
+def encode_ready(socket_type: bytes, identity: bytes = b"") -> bytes:
+    """The READY command of one end; a DEALER may claim `identity` as its routing id.
 
     Raises:
-        ValueError: empty or longer than `MAX_IDENTITY`, or it starts with the zero byte libzmq keeps for itself.
+        ValueError: longer than `MAX_IDENTITY`, or it starts with the zero byte libzmq keeps for itself.
     """
-    if not 1 <= len(identity) <= MAX_IDENTITY or identity[0] == 0:
+    if len(identity) > MAX_IDENTITY or identity[:1] == b"\0":
         raise ValueError(f"not a routing id: {identity!r}")
-    return encode_command(b"READY", _property(b"Socket-Type", socket_type) + _property(b"Identity", identity))
+    claim = _property(b"Identity", identity) if identity else b""
+    return encode_command(b"READY", _property(b"Socket-Type", socket_type) + claim)
 
 
 def _property(name: bytes, value: bytes) -> bytes:
@@ -150,53 +151,72 @@ def _frame_size(flags: int, size: int, limit: int) -> None:
 # -- handshake ------------------------------------------------------------------------------------------------
 
 
-def handshake(sock: socket.socket, identity: bytes, timeout: float = 5.0) -> None:
-    """Greet the ROUTER at the other end of a connected stream socket and claim `identity`.
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected stream: the DEALER's end and the ROUTER's, handshake done, blocking, close-on-exec.
 
-    Not one byte past the peer's READY is read, so a `Dealer` in another process can go on from here. The socket's
-    own timeout is put back afterwards. After an error the connection is of no use and the caller closes it.
-
-    Args:
-        timeout: seconds for the whole handshake.
+    Whoever makes both ends makes both halves of the handshake: nothing here waits for anybody, and either end can be
+    handed to a process that knows of messages alone. There is no routing id: who is at the other end, the descriptor
+    says.
 
     Raises:
-        ValueError: `identity` is not a routing id.
-        TimeoutError: the peer did not finish in time.
-        EOFError: the peer hung up.
-        ProtocolViolation: the peer is no ZMTP 3 ROUTER without authentication, or refused us.
+        OSError: no descriptors left.
     """
-    ready = encode_ready(identity)
-    deadline = time.monotonic() + timeout
-    before = sock.gettimeout()
+    dealer, router = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _allow(sock, deadline)
-        sock.sendall(_GREETING)
-        check_greeting(_read_exactly(sock, GREETING_SIZE, deadline))
-        _allow(sock, deadline)
-        sock.sendall(ready)
-        name, data = parse_command(_read_command(sock, deadline))
-    finally:
-        sock.settimeout(before)
+        for end in (dealer, router):
+            greet(end)
+        for end in (dealer, router):
+            expect_greeting(end)
+        dealer.sendall(encode_ready(b"DEALER"))
+        router.sendall(encode_ready(b"ROUTER"))
+        expect_ready(dealer, b"ROUTER")
+        expect_ready(router, b"DEALER")
+    except BaseException:
+        dealer.close()
+        router.close()
+        raise
+    return dealer, router
+
+
+def greet(sock: socket.socket) -> None:
+    """Send the greeting."""
+    sock.sendall(_GREETING)
+
+
+def expect_greeting(sock: socket.socket) -> None:
+    """Read the peer's greeting.
+
+    Raises:
+        EOFError: the peer hung up.
+        ProtocolViolation: see `check_greeting`.
+    """
+    check_greeting(_read_exactly(sock, GREETING_SIZE))
+
+
+def expect_ready(sock: socket.socket, socket_type: bytes) -> bytes:
+    """Read the peer's READY and not one byte past it, so that another process can go on from here.
+
+    Returns:
+        The routing id that the peer claims, or b"".
+
+    Raises:
+        EOFError: the peer hung up.
+        ProtocolViolation: it is no `socket_type`, or refused us.
+    """
+    name, data = parse_command(_read_command(sock))
     if name == b"ERROR":
         raise ProtocolViolation("peer refused the handshake", subject=repr(data[1:]))
     if name != b"READY":
         raise ProtocolViolation("peer did not answer READY", subject=repr(name))
-    peer = parse_properties(data).get(b"socket-type")
-    if peer != b"ROUTER":
-        raise ProtocolViolation("peer is not a ROUTER", subject=repr(peer))
+    found = parse_properties(data)
+    if found.get(b"socket-type") != socket_type:
+        raise ProtocolViolation(f"peer is not a {socket_type.decode()}", subject=repr(found.get(b"socket-type")))
+    return found.get(b"identity", b"")
 
 
-def _allow(sock: socket.socket, deadline: float) -> None:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("timed out")
-    sock.settimeout(left)
-
-
-def _read_exactly(sock: socket.socket, size: int, deadline: float) -> bytes:
+def _read_exactly(sock: socket.socket, size: int) -> bytes:
     body = bytearray()
     while len(body) < size:
-        _allow(sock, deadline)
         data = sock.recv(size - len(body))
         if not data:
             raise EOFError("peer hung up during the handshake")
@@ -204,20 +224,20 @@ def _read_exactly(sock: socket.socket, size: int, deadline: float) -> bytes:
     return bytes(body)
 
 
-def _read_command(sock: socket.socket, deadline: float) -> bytes:
-    flags = _read_exactly(sock, 1, deadline)[0]
-    size = int.from_bytes(_read_exactly(sock, 8 if flags & LONG else 1, deadline), "big")
+def _read_command(sock: socket.socket) -> bytes:
+    flags = _read_exactly(sock, 1)[0]
+    size = int.from_bytes(_read_exactly(sock, 8 if flags & LONG else 1), "big")
     _frame_size(flags, size, MAX_COMMAND)
     if not flags & COMMAND:
         raise ProtocolViolation("message before READY", subject=f"{size} bytes")
-    return _read_exactly(sock, size, deadline)
+    return _read_exactly(sock, size)
 
 
 # -- traffic --------------------------------------------------------------------------------------------------
 
 
 class Dealer:
-    """Messages over a blocking socket on which `handshake` has been done.
+    """Messages over a blocking socket on which the handshake has been done.
 
     Small frames come out of one preallocated buffer; the rest of a large one is received straight into a body of its
     size, so no byte is copied more than twice.

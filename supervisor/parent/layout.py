@@ -6,7 +6,6 @@
       audit/        audit log, components' logs, signing key                auditor
     run/
       api.sock      the API, open to all; the caller is known by SO_PEERCRED
-      workers/      the router's endpoint for workers, the supervisor's alone
       bus/          the router's endpoint for control
       host.lock, host.pid, host.log
 
@@ -46,8 +45,6 @@ class Layout:
     log_fd: int
     locks: list[int]
     api: socket.socket
-    workers: socket.socket
-    workers_path: str
     bus: socket.socket
     bus_path: str
     boot: str
@@ -60,7 +57,7 @@ def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layo
         RootError: foreign, not a directory, not ours, or a path too long for a socket.
         AlreadyRunning: a live host holds the lock.
     """
-    for socket_path in (api_path, f"{run}/workers/router.sock", f"{run}/bus/router.sock"):
+    for socket_path in (api_path, f"{run}/bus/router.sock"):
         _check_length(socket_path)
     base = os.path.dirname(state)
     if (state, run) == (f"{base}/lib", f"{base}/run"):  # one root for all, AIRSSYS_ROOT
@@ -84,10 +81,8 @@ def _open_all(state: str, run: str, api_path: str, identities: Identities) -> La
     os.close(control_fd)
     storage_fd = _service_directory(state, "storage", identities.bridge, identities)
     audit_fd = _service_directory(state, "audit", identities.auditor, identities)
-    workers_dir = _socket_directory(run, "workers", identities.supervisor, identities, 0o700)
-    bus_dir = _socket_directory(run, "bus", identities.supervisor, identities, 0o710)
+    bus_dir = _bus_directory(run, identities)
     api = _listen(api_path, identities, mode=0o666)
-    workers = _listen(f"{workers_dir}/router.sock", identities, mode=0o600)
     bus = _listen(f"{bus_dir}/router.sock", identities, mode=0o666)
     return Layout(
         state=state,
@@ -98,8 +93,6 @@ def _open_all(state: str, run: str, api_path: str, identities: Identities) -> La
         log_fd=log_fd,
         locks=locks,
         api=api,
-        workers=workers,
-        workers_path=f"{workers_dir}/router.sock",
         bus=bus,
         bus_path=f"{bus_dir}/router.sock",
         boot=os.urandom(4).hex(),
@@ -218,15 +211,15 @@ def _give_tree(directory: int, uid: int, path: str) -> None:
     os.fchown(directory, uid, uid)
 
 
-def _socket_directory(run: str, name: str, uid: int, identities: Identities, mode: int) -> str:
-    path = os.path.join(run, name)
+def _bus_directory(run: str, identities: Identities) -> str:
+    path, mode = os.path.join(run, "bus"), 0o710
     try:
         os.mkdir(path, mode)
     except FileExistsError:
         pass
     if identities.base is not None:
-        # The bus directory may be entered by control (its group), the workers' only by the supervisor.
-        os.chown(path, uid, identities.control if name == "bus" else uid, follow_symlinks=False)
+        # Control may enter it, by its group.
+        os.chown(path, identities.supervisor, identities.control, follow_symlinks=False)
     os.chmod(path, mode)
     return path
 

@@ -79,9 +79,7 @@ class Supervisor:
     def __post_init__(self) -> None:
         self.selector = selectors.DefaultSelector()
         self.services = Services(self.config, self.layout, self.identities)
-        self.workers = Workers(
-            self.identities, self.cgroups, self.layout.workers_path, self.config.start_timeout_ms / 1000
-        )
+        self.workers = Workers(self.identities, self.cgroups, self.config.start_timeout_ms / 1000)
         self.compilers = Compilers(self.services, self.cgroups)
         self.channels = AuditChannels(self.layout.boot)
         self.audit = self.channels.client

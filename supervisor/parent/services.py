@@ -50,12 +50,9 @@ class Services:
         return self._spawn("bridge", [str(self.config.storage_map_size)], fds, Kind(self.identities.bridge, True))
 
     def router(self, channel: socket.socket) -> int:
-        """The router: channel and its two listening sockets."""
-        layout = self.layout
-        fds = [channel.fileno(), layout.workers.fileno(), layout.bus.fileno()]
-        return self._spawn(
-            "supervisor.router", [layout.workers_path, layout.bus_path], fds, Kind(self.identities.router, False)
-        )
+        """The router: channel and the bus's listening socket."""
+        fds = [channel.fileno(), self.layout.bus.fileno()]
+        return self._spawn("supervisor.router", [self.layout.bus_path], fds, Kind(self.identities.router, False))
 
     def control(self, channel: socket.socket) -> int:
         """Control: channel, the API's listening socket, its configuration."""

@@ -116,7 +116,9 @@ class Starts:
         self.children["bridge"].send(
             frames.AttachBridge(request.component, request.incarnation), [worker.bridge.fileno()]
         )
-        self.children["router"].send(frames.AttachRouter(worker.routing_id, request.component, request.incarnation))
+        self.children["router"].send(
+            frames.AttachRouter(request.component, request.incarnation), [worker.router.fileno()]
+        )
         worker.bridge.close()
         worker.router.close()
         self.audit.record(

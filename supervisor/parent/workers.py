@@ -29,9 +29,6 @@ from supervisor.parent import inspect
 from supervisor.parent.errors import OutsideCheckFailed, SpawnFailed
 from supervisor.parent.identities import WORKERS, Identities
 
-CONNECT_SECONDS = 1.0
-"""Longest wait for the router's handshake."""
-
 
 @dataclass
 class Worker:
@@ -41,8 +38,9 @@ class Worker:
     inside: int
     uid: int
     bridge: socket.socket
+    """The other end of its fd 3, until the bridge has it."""
     router: socket.socket
-    routing_id: bytes
+    """The other end of its fd 4, until the router has it."""
     code: int
     groups: list[int]
     """Descriptors by which it joins its control groups."""
@@ -81,7 +79,6 @@ class Workers:
 
     identities: Identities
     cgroups: Tree
-    workers_path: str
     start_seconds: float
     by_incarnation: dict[int, Worker] = field(default_factory=dict)
     _inside: int = 0
@@ -112,15 +109,14 @@ class Workers:
         if request.incarnation in self.by_incarnation:
             os.close(code)
             raise SpawnFailed("this incarnation exists", subject=str(request.incarnation))
-        routing_id = b"w" + request.incarnation.to_bytes(8, "big")
         opened: list[socket.socket] = []
         try:
             inside = self._next_inside()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             opened += [ours, theirs]
-            router = self._connect_router(routing_id)
-            opened.append(router)
-            zygote(Fork(request.n, inside), [theirs.fileno(), router.fileno()])
+            to_router, router = zmtp.pair()
+            opened += [to_router, router]
+            zygote(Fork(request.n, inside), [theirs.fileno(), to_router.fileno()])
             # While it clones. Should this fail, the clone finds its channels closed and ends.
             limits = request.limits
             groups = self.cgroups.prepare(
@@ -132,6 +128,7 @@ class Workers:
             os.close(code)
             raise
         theirs.close()
+        to_router.close()
         now = time.monotonic()
         worker = Worker(
             request,
@@ -139,7 +136,6 @@ class Workers:
             self.identities.worker(inside),
             ours,
             router,
-            routing_id,
             code,
             groups,
             now,
@@ -147,18 +143,6 @@ class Workers:
         )
         self.by_incarnation[request.incarnation] = worker
         return worker
-
-    def _connect_router(self, routing_id: bytes) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            sock.settimeout(CONNECT_SECONDS)
-            sock.connect(self.workers_path)
-            zmtp.handshake(sock, routing_id, CONNECT_SECONDS)
-            sock.setblocking(True)
-        except (OSError, EOFError, AirssysError) as error:
-            sock.close()
-            raise SpawnFailed(f"the router does not answer: {error}", subject=self.workers_path) from error
-        return sock
 
     def cloned(self, worker: Worker, pid: int) -> None:
         """Second stage: the child exists. Limit it, then give it its specification.

@@ -1,4 +1,4 @@
-"""`python -m supervisor.router`: fd 3 the supervisor, fd 4 and 5 the listening sockets for workers and for control."""
+"""`python -m supervisor.router`: fd 3 the supervisor, fd 4 the listening socket for control."""
 
 import logging
 import resource
@@ -15,7 +15,7 @@ if __name__ == "__main__":
     process.set_name("airssys-router")
     process.no_dump()
     process.die_with_parent()
-    # libzmq bounds frames but not their number in one message: who never ends one ends the router, not the machine.
+    # The last of the bounds: everything a worker or control can make it hold is bounded one by one.
     process.set_limit(resource.RLIMIT_DATA, MEMORY)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1], 5, sys.argv[2]))
+    sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1]))

@@ -9,7 +9,6 @@ most once, the message in hand fails with its worker, what waits is for the next
 
 from __future__ import annotations
 
-import errno
 import functools
 import time
 
@@ -32,6 +31,7 @@ from sandbox.wire.router_frames import (
     Submitted,
 )
 from sandbox.wire.supervisor_frames import AttachRouter, Detach, EndWorker
+from supervisor.router.channels import Channel, Sent
 from supervisor.router.correlation import Correlations, Pending
 from supervisor.router.mailbox import Message
 from supervisor.router.ports import Port, SupervisorLink
@@ -40,15 +40,11 @@ from supervisor.router.timers import Timers
 
 START_SECONDS = 10.0
 """Least time a worker has to become ready, seconds."""
-LAST_WORDS_SECONDS = 0.05
-"""How long the news of a worker's end waits for what the worker itself had to say of it, seconds."""
 ERROR_TYPE = "application/vnd.airssys.error+json"
 """Content type of a failure delivered to `handle-callback`."""
 MAX_TEXT = 16 * 1024
 """Longest text of a worker passed on, characters."""
 HEALTH = frozenset({"healthy", "degraded", "unhealthy", "unknown"})
-
-_TOLD_BY_WORKER = frozenset({Outcome.TRAP, Outcome.FUEL, Outcome.MEMORY, Outcome.EXITED, Outcome.INTERNAL_ERROR})
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -62,31 +58,30 @@ class Delivery:
     """The state machine of every worker.
 
     Args:
-        workers: the workers' ROUTER socket.
         bus: control's ROUTER socket.
         supervisor: who starts and ends workers.
         audit: where violations are recorded.
     """
 
-    def __init__(self, workers: Port, bus: Port, supervisor: SupervisorLink, audit: AuditClient) -> None:
+    def __init__(self, bus: Port, supervisor: SupervisorLink, audit: AuditClient) -> None:
         self.table = Table()
         self.correlations = Correlations()
         self.timers = Timers()
         self.audit = audit
         self.control: bytes | None = None
         """Routing id of the bus peer that is control: the last that sent a `Route` or a `Query`."""
-        self._workers, self._bus, self._supervisor = workers, bus, supervisor
+        self._bus, self._supervisor = bus, supervisor
         self._last_id = 0
 
     # -- attach and start -------------------------------------------------------------------------------------
 
-    def attach(self, frame: AttachRouter) -> None:
-        """A checked worker is connected: initialise it, or wait for its route."""
-        for known in (self.table.by_incarnation.get(frame.incarnation), self.table.by_routing_id.get(frame.routing_id)):
-            if known is not None:
-                # The supervisor starts numbers and routing ids over only after a loss of its own: the old one is gone.
-                self._finish(known, Outcome.KILLED, "replaced")
-        worker = Worker(frame.routing_id, frame.component, frame.incarnation)
+    def attach(self, frame: AttachRouter, channel: Channel) -> None:
+        """A checked worker and its channel: initialise it, or wait for its route."""
+        known = self.table.by_incarnation.get(frame.incarnation)
+        if known is not None:
+            # The supervisor starts numbers over only after a loss of its own: the old one is gone.
+            self._finish(known, Outcome.KILLED, "replaced")
+        worker = Worker(channel, frame.component, frame.incarnation)
         self.table.add(worker)
         self._arm(worker, START_SECONDS)
         component = self.table.components.get(frame.component)
@@ -99,6 +94,7 @@ class Delivery:
         """Bind an attached worker to its component and start it."""
         worker.home = component
         worker.limits = component.limits
+        worker.channel.inbound.payload_limit = worker.limits.message_size
         component.draining = False
         if component.worker is None:
             component.worker = worker
@@ -107,19 +103,10 @@ class Delivery:
                 self._retire(component.successor)
             component.successor = worker
         self._arm(worker, max(worker.limits.deadline_ms / 1000, START_SECONDS))
-        worker.closing = "its connection never showed up"
-        self._initialize(component, worker, 0.001)
-
-    def _initialize(self, component: Component, worker: Worker, pause: float) -> None:
-        if worker.phase is not Phase.WAITING:
-            return
-        frame = Initialize(component.env, worker.limits)
-        if self._workers.send(worker.routing_id, frame) == 0:
+        if worker.channel.send(Initialize(component.env, worker.limits)) is Sent.OK:
             worker.phase = Phase.INITIALIZING
-            return
-        # The supervisor's half of the handshake may be over before libzmq has finished its own.
-        again = functools.partial(self._initialize, component, worker, min(pause * 2, 0.1))
-        self.timers.schedule(time.monotonic() + pause, again)
+        else:
+            self._close(worker, "closed its channel")
 
     def ready(self, worker: Worker, frame: Ready) -> None:
         """The guest is initialised, or said that it cannot."""
@@ -207,16 +194,15 @@ class Delivery:
             component.mailbox.put_back(message)
 
     def _hand_over(self, worker: Worker, phase: Phase, frame: msgspec.Struct, payload: bytes = b"") -> bool:
-        result = self._workers.send(worker.routing_id, frame, payload)
-        if result == 0:
+        result = worker.channel.send(frame, payload)
+        if result is Sent.OK:
             worker.phase = phase
             self._arm(worker, worker.limits.deadline_ms / 1000)
             return True
-        if result == errno.EAGAIN:
+        if result is Sent.FULL:
             self.violation(worker, "does not read its channel")
         else:
-            # Its connection is gone; most likely it is dead and the supervisor is about to say so.
-            self._close(worker, "closed its channel")
+            self._close(worker, "closed its channel")  # its last words may still lie there
         return False
 
     # -- answers ----------------------------------------------------------------------------------------------
@@ -351,6 +337,12 @@ class Delivery:
 
     # -- ends -------------------------------------------------------------------------------------------------
 
+    def hung_up(self, worker: Worker) -> None:
+        """Its end of the channel is closed: most likely it is dead and the supervisor is about to say so."""
+        worker.channel.shut()
+        if worker.phase is not Phase.CLOSED:
+            self._close(worker, "closed its channel")
+
     def ended(self, worker: Worker, frame: Ended) -> None:
         """The worker's last words; that it is dead, the supervisor says."""
         if worker.ended or frame.outcome not in set(Outcome):
@@ -359,8 +351,6 @@ class Delivery:
         worker.ended, worker.words = True, frame.detail.partition("\n")[0]
         self._event("ended", worker, text=frame.detail, outcome=frame.outcome)
         self._close(worker, "did not exit after its last words")
-        if worker.death is not None:
-            self._finish(worker, *worker.death)
 
     def violation(self, worker: Worker, why: str) -> None:
         """The worker broke the protocol: record it and have it killed."""
@@ -384,6 +374,7 @@ class Delivery:
         worker.phase = Phase.CLOSED
         self._disarm(worker)
         self._supervisor.send(EndWorker(worker.incarnation, outcome.value, detail))
+        worker.channel.shut()
 
     def _close(self, worker: Worker, why: str) -> None:
         """Nothing more is sent to it; it has one deadline's time to be dead."""
@@ -409,28 +400,18 @@ class Delivery:
                 return
 
     def detach(self, frame: Detach) -> None:
-        """The supervisor says that the worker is dead.
-
-        What the worker sent before it died may still be on its way through libzmq, so an end that the worker could
-        explain waits a moment for its `Ended`. The caller has read the workers' socket dry before.
-        """
+        """The supervisor says that the worker is dead; the caller has taken in what it had said before."""
         worker = self.table.by_incarnation.get(frame.incarnation)
-        if worker is None:
-            return
-        if worker.ended or worker.end_asked or frame.outcome not in _TOLD_BY_WORKER:
+        if worker is not None:
             self._finish(worker, frame.outcome, frame.detail)
-            return
-        self._disarm(worker)
-        worker.death = (frame.outcome, frame.detail)
-        finish = functools.partial(self._finish, worker, frame.outcome, frame.detail)
-        self.timers.schedule(time.monotonic() + LAST_WORDS_SECONDS, finish)
 
     def _finish(self, worker: Worker, outcome: str, detail: str) -> None:
         if self.table.by_incarnation.get(worker.incarnation) is not worker:
             return
         self._disarm(worker)
         worker.phase = Phase.CLOSED
-        worker.end_asked = True  # whatever still turns up from it is dropped
+        worker.end_asked = True
+        worker.channel.close()
         self.table.discard(worker)
         component, hand, worker.hand = worker.home, worker.hand, None
         if component is not None:
@@ -496,10 +477,10 @@ class Delivery:
 
     def to_worker(self, worker: Worker, frame: msgspec.Struct) -> None:
         """Answer a worker while it works."""
-        result = self._workers.send(worker.routing_id, frame)
-        if result == errno.EAGAIN:
+        result = worker.channel.send(frame)
+        if result is Sent.FULL:
             self.violation(worker, "does not read its channel")
-        # Otherwise its connection is gone: the deadline of what it has in hand still runs.
+        # If it is gone, the end of its stream says so.
 
     # -- deadlines --------------------------------------------------------------------------------------------
 

@@ -1,56 +1,68 @@
 """The router's one thread: wait for any channel or timer, take a bounded batch from each, and hand each frame on.
 
 Workers are untrusted: whatever one of them sends is decoded strictly here, and what is not a frame of its phase costs
-that worker its life and nobody else anything. Fairness among workers is libzmq's (a ROUTER reads its peers in turn).
+that worker its life and nobody else anything. A turn takes one message from each of at most `EVENTS` workers; epoll(7)
+puts a descriptor it has told of at the end of its list, so with more of them at once all come round.
 """
 
 from __future__ import annotations
 
+import resource
+import select
 import socket
+from collections.abc import Callable
 
 import msgspec
-import zmq
 
 from bridge.audit.client import AuditClient
 from sandbox.errors import ProtocolViolation
+from sandbox.types import Outcome
 from sandbox.wire.router_frames import Ended, FromWorker, HealthReply, Ready, Reply
-from sandbox.wire.supervisor_frames import AttachRouter, AuditChannel, Detach, Up, close_all
+from sandbox.wire.supervisor_frames import AttachRouter, AuditChannel, Detach, EndWorker, Up, close_all
 from supervisor.router.asks import Asks
 from supervisor.router.bus import Bus
+from supervisor.router.channels import Channel, Channels
 from supervisor.router.delivery import Delivery
+from supervisor.router.inbound import Message
 from supervisor.router.permissions import Permissions
 from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.routes import Phase, Worker
 
 BATCH = 64
-"""Messages taken from one socket before the others have their turn."""
-DRY = 4096
-"""Most messages taken from the workers' socket before the news of a death is acted on."""
-_READ, _READ_WRITE = int(zmq.POLLIN), int(zmq.POLLIN) | int(zmq.POLLOUT)
+"""Messages taken from the bus before the others have their turn."""
+EVENTS = 64
+"""Descriptors served in one turn."""
+LAST_MESSAGES = 64
+"""Most messages taken in that a worker had sent when it died; an honest one has three on the way."""
+SPARE_FDS = 32
+"""Descriptors kept free for other things than workers."""
+_IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 
 
 class Loop:
     """Polls and dispatches.
 
     Args:
-        workers: the workers' ROUTER socket.
         bus: control's ROUTER socket.
         supervisor: the socketpair to the supervisor.
     """
 
-    def __init__(self, workers: Port, bus: Port, supervisor: SupervisorLink) -> None:
-        self._workers, self._bus, self._supervisor = workers, bus, supervisor
+    def __init__(self, bus: Port, supervisor: SupervisorLink) -> None:
+        self._bus, self._supervisor = bus, supervisor
         self._audit = AuditClient()
-        self.delivery = Delivery(workers, bus, supervisor, self._audit)
+        self.delivery = Delivery(bus, supervisor, self._audit)
         permissions = Permissions(self.delivery.table)
         self._asks = Asks(self.delivery, permissions)
         self._control = Bus(self.delivery, permissions)
         self._table = self.delivery.table
         self._decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
-        self._poller = zmq.Poller()
-        self._poller.register(workers.socket, zmq.POLLIN)
-        self._poller.register(bus.socket, zmq.POLLIN)
+        self._epoll = select.epoll()
+        self._epoll.register(bus.fileno(), _IN)
         self._watched: dict[int, int] = {}
+        self._channels = Channels(
+            self._epoll, self.delivery.timers, self._table.account, violated=self.delivery.violation
+        )
+        self._most_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def run(self) -> None:
         """Serve until the supervisor hangs up.
@@ -60,26 +72,34 @@ class Loop:
         """
         self._supervisor.send(Up())
         timers = self.delivery.timers
-        supervisor_fd = self._supervisor.fileno()
+        supervisor_fd, bus_fd = self._supervisor.fileno(), self._bus.fileno()
         try:
             while True:
                 self._watch()
-                ready = dict(self._poller.poll(timers.wait_ms()))
-                if self._workers.socket in ready:
-                    self._read_workers(BATCH)
+                # The bus's descriptor tells of news for libzmq, not of messages that libzmq has already.
+                pending = self._bus.pending
+                patience = 0 if pending or self._channels.backlog else timers.wait()
+                ready = dict(self._epoll.poll(patience, EVENTS))
+                self._serve_backlog()
+                for fd, events in ready.items():
+                    channel = self._channels.get(fd)
+                    if channel is not None:
+                        self._serve(channel, events)
                 if supervisor_fd in ready:
                     self._supervisor.flush()
                     self._read_supervisor()
                 if self._audit.fileno() in ready:
-                    self._audit.flush()
-                    self._audit.on_readable()
-                if self._bus.socket in ready:
+                    self._read_audit()
+                if pending or bus_fd in ready:
                     self._read_bus(BATCH)
                 timers.run()
         except EOFError:
             return
         finally:
             self._audit.close()
+            for worker in self._table.by_incarnation.values():
+                worker.channel.close()
+            self._epoll.close()
 
     def _watch(self) -> None:
         """Poll the plain descriptors for what is wanted of them now."""
@@ -89,25 +109,57 @@ class Loop:
         if wanted == self._watched:
             return
         for fd in self._watched.keys() - wanted.keys():
-            self._poller.unregister(fd)
+            self._epoll.unregister(fd)
         for fd, flags in wanted.items():
-            self._poller.register(fd, flags)
+            if fd in self._watched:
+                self._epoll.modify(fd, flags)
+            else:
+                self._epoll.register(fd, flags)
         self._watched = wanted
 
     # -- workers ----------------------------------------------------------------------------------------------
 
-    def _read_workers(self, most: int) -> None:
-        for _ in range(most):
-            received = self._workers.receive()
-            if received is None:
+    def _serve_backlog(self) -> None:
+        backlog = self._channels.backlog
+        for _ in range(min(len(backlog), EVENTS)):
+            channel = backlog.popleft()
+            if channel.worker is not None:
+                self._next(channel.worker, channel.next)
+
+    def _serve(self, channel: Channel, events: int) -> None:
+        worker = channel.worker
+        if worker is None:
+            return
+        if events & select.EPOLLOUT:
+            channel.flush()
+        if channel.paused:
+            if events & ~select.EPOLLOUT:
+                self.delivery.hung_up(worker)
+        elif events & ~select.EPOLLOUT and not channel.inbound.behind:
+            self._next(worker, channel.receive)
+
+    def _next(self, worker: Worker, source: Callable[[], Message | None]) -> bool:
+        """Act on the next message of a worker, if there is one; False when there is nothing to be had any more."""
+        try:
+            message = source()
+        except BlockingIOError:
+            return False
+        except EOFError:
+            self.delivery.hung_up(worker)
+            return False
+        except ProtocolViolation as error:
+            self.delivery.violation(worker, str(error))
+            return False
+        if message is not None:
+            self._take(worker, *message)
+        return True
+
+    def _last_messages(self, worker: Worker) -> None:
+        """Take in what a worker had sent before it died: it may have said why."""
+        channel = worker.channel
+        for _ in range(LAST_MESSAGES):
+            if worker.end_asked or not self._next(worker, channel.next if channel.inbound.behind else channel.receive):
                 return
-            worker = self._table.by_routing_id.get(received[0])
-            if worker is None or worker.end_asked:
-                self._table.counters["unknown-peers" if worker is None else "dropped-frames"] += 1
-            elif len(received) == 2:
-                self.delivery.violation(worker, received[1])
-            else:
-                self._take(worker, received[1], received[2])
 
     def _take(self, worker: Worker, head: bytes, payload: bytes) -> None:
         delivery = self.delivery
@@ -147,21 +199,39 @@ class Loop:
                 # A new auditor: what the old one did not acknowledge is sent again.
                 self._unwatch_audit()
                 self._audit.replace(socket.socket(fileno=fds[0]))
-                continue
-            close_all(fds)
-            if isinstance(frame, AttachRouter):
-                self.delivery.attach(frame)
-            elif isinstance(frame, Detach):
-                self._read_workers(DRY)
+            elif isinstance(frame, AttachRouter) and len(fds) == 1:
+                self._attach(frame, socket.socket(fileno=fds[0]))
+            elif isinstance(frame, Detach) and not fds:
+                worker = self._table.by_incarnation.get(frame.incarnation)
+                if worker is not None:
+                    self._last_messages(worker)
                 self.delivery.detach(frame)
             else:
-                raise ProtocolViolation("an auditor's channel comes with one descriptor", subject=str(len(fds)))
+                close_all(fds)
+                raise ProtocolViolation(f"{type(frame).__name__} with the wrong descriptors", subject=str(len(fds)))
+
+    def _attach(self, frame: AttachRouter, sock: socket.socket) -> None:
+        if sock.fileno() >= self._most_fds - SPARE_FDS:
+            # Told now: with no descriptor left the kernel would cut the supervisor's next one out of its packet.
+            sock.close()
+            self._supervisor.send(
+                EndWorker(frame.incarnation, Outcome.KILLED.value, "no descriptor left in the router")
+            )
+            return
+        self.delivery.attach(frame, self._channels.add(sock))
+
+    def _read_audit(self) -> None:
+        fd = self._audit.fileno()
+        self._audit.flush()
+        if not self._audit.on_readable():
+            # Closed, and so forgotten by epoll; its number may be another's by the next turn.
+            self._watched.pop(fd, None)
 
     def _unwatch_audit(self) -> None:
         # The old descriptor's number may come back for the new one: forget it before it is closed.
         fd = self._audit.fileno()
         if self._watched.pop(fd, None) is not None:
-            self._poller.unregister(fd)
+            self._epoll.unregister(fd)
 
     def _read_bus(self, most: int) -> None:
         for _ in range(most):
@@ -175,4 +245,4 @@ class Loop:
 
 
 def _flags(writing: bool) -> int:
-    return _READ_WRITE if writing else _READ
+    return _IN_OUT if writing else _IN

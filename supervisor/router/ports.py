@@ -1,8 +1,7 @@
-"""The router's channels: two ZeroMQ ROUTER sockets and the supervisor's socketpair, none of which may block it.
+"""The router's channels to control (the bus, a ZeroMQ ROUTER socket) and to the supervisor; neither may block it.
 
-High-water marks are set so that nothing is lost silently. To a worker at most one message in hand and the answers to
-what it asks are on the way, so a worker whose pipe is full does not read and is ended. On the bus the amount is
-bounded by what control asked, so there is no mark; when control is gone, libzmq says so and the frame is counted.
+On the bus the amount on the way is bounded by what control asked, so there is no high-water mark on it; when control
+is gone, libzmq says so and the frame is counted.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from sandbox.wire.supervisor_frames import close_all, recv_packet
 MAX_FRAME = 9 << 20
 """Largest ZeroMQ frame accepted, bytes; libzmq ends the connection beyond it."""
 MAX_HEAD = 1 << 20
-"""Largest structure in front of a payload, bytes; a guest's own metadata is the longest honest one."""
-WORKER_SNDHWM = 64
-WORKER_RCVHWM = 4
-BUS_RCVHWM = 64
+"""Largest structure in front of a payload, bytes."""
+RCVHWM = 64
+"""Messages of one peer that wait here."""
 
 Received = tuple[bytes, bytes, bytes] | tuple[bytes, str]
 """Routing id, structure, payload; or routing id and what is wrong with the message."""
@@ -35,6 +33,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _NOW = int(zmq.NOBLOCK)
 _NOW_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 _HAS_MORE = int(zmq.RCVMORE)
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 
 
 class Port:
@@ -44,21 +43,28 @@ class Port:
         context: of this process.
         listen_fd: bound and listening stream socket; owned by libzmq from now on.
         path: where it is bound.
-        sndhwm: messages on the way to one peer, 0 for no bound.
-        rcvhwm: messages of one peer waiting here.
     """
 
     __slots__ = ("socket",)
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], listen_fd: int, path: str, sndhwm: int, rcvhwm: int):
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], listen_fd: int, path: str):
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.SNDHWM, sndhwm)
-        self.socket.setsockopt(zmq.RCVHWM, rcvhwm)
+        self.socket.setsockopt(zmq.SNDHWM, 0)
+        self.socket.setsockopt(zmq.RCVHWM, RCVHWM)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
         self.socket.setsockopt(zmq.USE_FD, listen_fd)
         self.socket.bind(f"ipc://{path}")
+
+    def fileno(self) -> int:
+        """Readable when `pending` may have changed; it says nothing of what is pending already."""
+        return int(self.socket.getsockopt(zmq.FD))
+
+    @property
+    def pending(self) -> bool:
+        """Whether a message can be received now."""
+        return bool(int(self.socket.getsockopt(_EVENTS)) & _READABLE)
 
     def receive(self) -> Received | None:
         """The next message, or None when there is none now. What has not two frames is read to its end and named."""

@@ -11,6 +11,7 @@ from collections import Counter
 
 from sandbox.types import ComponentId, Limits
 from sandbox.wire.router_frames import MessagingRule, Route
+from supervisor.router.channels import Channel
 from supervisor.router.mailbox import Account, Mailbox, Message
 from supervisor.router.timers import Timer
 
@@ -20,7 +21,7 @@ NEVER = float("inf")
 class Phase(enum.Enum):
     """Where a worker is; it may ask in the phases in which guest code runs."""
 
-    WAITING = "waiting"  # attached; its route or its connection is not there yet
+    WAITING = "waiting"  # attached; its route is not there yet
     INITIALIZING = "initializing"
     IDLE = "idle"
     WORKING = "working"  # a message or callback in hand
@@ -74,14 +75,14 @@ class Component:
 
 
 class Worker:
-    """One attached worker: one incarnation of a component, behind one routing id."""
+    """One attached worker: one incarnation of a component, behind one channel."""
 
     __slots__ = (
+        "channel",
         "check_health",
         "closing",
         "component",
         "deadline",
-        "death",
         "drain",
         "end_asked",
         "ended",
@@ -91,7 +92,6 @@ class Worker:
         "limits",
         "number",
         "phase",
-        "routing_id",
         "stop",
         "timer",
         "told_stopped",
@@ -99,8 +99,9 @@ class Worker:
         "words",
     )
 
-    def __init__(self, routing_id: bytes, component: ComponentId, incarnation: int) -> None:
-        self.routing_id, self.component, self.incarnation = routing_id, component, incarnation
+    def __init__(self, channel: Channel, component: ComponentId, incarnation: int) -> None:
+        self.channel, self.component, self.incarnation = channel, component, incarnation
+        channel.worker = self
         self.home: Component | None = None
         self.phase = Phase.WAITING
         self.limits = Limits()
@@ -111,7 +112,6 @@ class Worker:
         self.timer: Timer | None = None
         self.check_health = self.stop = self.drain = False
         self.ended = self.end_asked = False
-        self.death: tuple[str, str] | None = None  # outcome and detail, while its last words are awaited
         self.told_stopped = False  # a Stop was asked for; its end is told as "stopped"
         self.words = ""  # first line of its last words
         self.closing = ""  # why CLOSED, for a worker that does not end
@@ -123,14 +123,13 @@ class Worker:
 
 
 class Table:
-    """Components by id, workers by routing id and by incarnation, and what was counted."""
+    """Components by id, workers by incarnation, and what was counted."""
 
-    __slots__ = ("account", "by_incarnation", "by_routing_id", "components", "counters", "generation")
+    __slots__ = ("account", "by_incarnation", "components", "counters", "generation")
 
     def __init__(self) -> None:
         self.account = Account()
         self.components: dict[ComponentId, Component] = {}
-        self.by_routing_id: dict[bytes, Worker] = {}
         self.by_incarnation: dict[int, Worker] = {}
         self.generation = 0
         """Grows with every change of routes or rights; what is derived from them is cached under it."""
@@ -138,14 +137,11 @@ class Table:
 
     def add(self, worker: Worker) -> None:
         """A worker attached."""
-        self.by_routing_id[worker.routing_id] = worker
         self.by_incarnation[worker.incarnation] = worker
 
     def discard(self, worker: Worker) -> None:
         """A worker is gone."""
         self.by_incarnation.pop(worker.incarnation, None)
-        if self.by_routing_id.get(worker.routing_id) is worker:
-            del self.by_routing_id[worker.routing_id]
 
     def waiting_for(self, component: ComponentId) -> list[Worker]:
         """Attached workers whose route had not come."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 import time
 from collections.abc import Callable
 
@@ -50,14 +49,14 @@ class Timers:
             heapq.heapify(self._heap)
             self._cancelled = 0
 
-    def wait_ms(self) -> int | None:
-        """Milliseconds until the next timer is due, rounded up; None when there is none."""
+    def wait(self) -> float | None:
+        """Seconds until the next timer is due; None when there is none."""
         while self._heap and self._heap[0][2].call is None:
             heapq.heappop(self._heap)
             self._cancelled -= 1
         if not self._heap:
             return None
-        return max(0, math.ceil((self._heap[0][0] - time.monotonic()) * 1000))
+        return max(0.0, self._heap[0][0] - time.monotonic())
 
     def run(self) -> None:
         """Make every call that is due now; one scheduled meanwhile for a time already past waits for the next run."""

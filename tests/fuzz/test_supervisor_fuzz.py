@@ -28,13 +28,14 @@ from hypothesis import strategies as st
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import ComponentId, Limits, Outcome
 from sandbox.wire import supervisor_frames as frames
+from sandbox.wire import zmtp
 from supervisor.config import HostConfig
 from supervisor.parent import layout
 from supervisor.parent.errors import SpawnFailed
 from supervisor.parent.identities import Identities
 from supervisor.parent.main import Supervisor
 from supervisor.parent.services import Services
-from supervisor.parent.workers import Worker, Workers
+from supervisor.parent.workers import Worker
 
 pytestmark = pytest.mark.block3_actors
 NAMES = ("control", "router", "bridge", "auditor", "zygote")
@@ -84,7 +85,7 @@ class Turned:
         request = frames.StartWorker(incarnation, COMPONENT, incarnation, Limits())
         ours, theirs = socket.socketpair()
         code = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        worker = Worker(request, 0, 0, ours, theirs, b"w", code, [], 0.0, time.monotonic() + 60, stage)
+        worker = Worker(request, 0, 0, ours, theirs, code, [], 0.0, time.monotonic() + 60, stage)
         self.supervisor.workers.by_incarnation[incarnation] = worker
         return worker
 
@@ -114,7 +115,7 @@ class Turned:
                 child.sock.close()
             self.far[name].close()
             child._drop_queue()
-        for sock in (self.layout.api, self.layout.workers, self.layout.bus):
+        for sock in (self.layout.api, self.layout.bus):
             sock.close()
         for fd in (self.layout.storage_fd, self.layout.audit_fd, self.layout.log_fd, *self.layout.locks):
             os.close(fd)
@@ -122,8 +123,8 @@ class Turned:
         self.supervisor.selector.close()
 
 
-def _no_router(self: Workers, routing_id: bytes) -> socket.socket:
-    raise SpawnFailed("no router here")
+def _no_pair() -> tuple[socket.socket, socket.socket]:
+    raise SpawnFailed("no channels here")
 
 
 def _no_compiler(self: Services, *arguments: Any) -> int:
@@ -135,7 +136,7 @@ def turned() -> Iterator[Turned]:
     """One supervisor for all examples: it must go on after each."""
     root = Path(tempfile.mkdtemp(prefix="fz-"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Workers, "_connect_router", _no_router)
+        patch.setattr(zmtp, "pair", _no_pair)
         patch.setattr(Services, "compiler", _no_compiler)
         found = Turned(root)
         yield found
@@ -290,7 +291,7 @@ def test_many_workers_are_told_in_parts(turned: Turned) -> None:
     name = ComponentId("a" * 64, "b" * 64, "c" * 64)
     for incarnation in range(10, 1000):
         request = frames.StartWorker(1, name, incarnation, Limits())
-        worker = Worker(request, 0, 2**31, sample.bridge, sample.router, b"", -1, [], 0.0, 0.0, "live", 2**22)
+        worker = Worker(request, 0, 2**31, sample.bridge, sample.router, -1, [], 0.0, 0.0, "live", 2**22)
         turned.supervisor.workers.by_incarnation[incarnation] = worker
     found: list[int] = []
     after, more = -1, True

@@ -59,12 +59,10 @@ def cid(text: str) -> ComponentId:
 class FakeWorker:
     """The worker's end, without a guest."""
 
-    def __init__(self, path: str, component: ComponentId, incarnation: int) -> None:
+    def __init__(self, component: ComponentId, incarnation: int) -> None:
         self.component, self.incarnation = component, incarnation
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock, self.far = zmtp.pair()
         self.sock.settimeout(SECONDS)
-        self.sock.connect(path)
-        zmtp.handshake(self.sock, f"w{incarnation}".encode(), SECONDS)
         self.dealer = zmtp.Dealer(self.sock)
 
     def recv(self) -> tuple[router_frames.ToWorker, bytes]:
@@ -100,6 +98,7 @@ class FakeWorker:
 
     def close(self) -> None:
         self.sock.close()
+        self.far.close()
 
 
 class Control:
@@ -194,16 +193,15 @@ class Host:
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory()
-        self.worker_path = os.path.join(self._directory.name, "w")
         self.bus_path = os.path.join(self._directory.name, "b")
         self.sup, sup = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sup.settimeout(SECONDS)
         self.result: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
-        fds = (listening(self.worker_path), listening(self.bus_path))
+        bus = listening(self.bus_path)
 
         def serve() -> None:
             try:
-                self.result.put(run(sup, fds[0], self.worker_path, fds[1], self.bus_path))
+                self.result.put(run(sup, bus, self.bus_path))
             except BaseException as error:
                 self.result.put(error)
 
@@ -271,14 +269,15 @@ class Host:
         self.settle()
 
     def connect(self, name: str) -> FakeWorker:
-        """A connected worker that the router has not been told of."""
+        """A worker whose channel the router has not been given."""
         self._incarnation += 1
-        worker = FakeWorker(self.worker_path, cid(name), self._incarnation)
+        worker = FakeWorker(cid(name), self._incarnation)
         self._closers.append(worker)
         return worker
 
     def attach(self, worker: FakeWorker) -> None:
-        self.tell(AttachRouter(f"w{worker.incarnation}".encode(), worker.component, worker.incarnation))
+        self.tell(AttachRouter(worker.component, worker.incarnation), (worker.far.fileno(),))
+        worker.far.close()
 
     def start(
         self,

@@ -127,13 +127,8 @@ class Begun:
     """Workers of a host whose zygote and router are written down, not asked."""
 
     def __init__(self, base: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-        import socket
-
-        self.workers = Workers(Identities(base, 4242), Tree("none", {}), "/nowhere", 10.0)
+        self.workers = Workers(Identities(base, 4242), Tree("none", {}), 10.0)
         self.forks: list[Fork] = []
-        monkeypatch.setattr(
-            Workers, "_connect_router", lambda self, routing_id: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        )
         self.number = 0
 
     def begin(self) -> Worker:

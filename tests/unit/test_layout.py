@@ -44,7 +44,7 @@ def prepared(place: Path, who: Identities | None = None) -> Iterator[layout.Layo
     try:
         yield found
     finally:
-        for sock in (found.api, found.workers, found.bus):
+        for sock in (found.api, found.bus):
             sock.close()
         for fd in (found.storage_fd, found.audit_fd, found.log_fd, *found.locks):
             os.close(fd)
@@ -79,8 +79,6 @@ def test_what_is_made(place: Path) -> None:
             "lib/storage": (who.bridge, 0o40700),
             "lib/audit": (who.auditor, 0o40700),
             "run/api.sock": (who.supervisor, 0o140666),
-            "run/workers": (who.supervisor, 0o40700),
-            "run/workers/router.sock": (who.supervisor, 0o140600),
             "run/bus": (who.supervisor, 0o40710),
             "run/bus/router.sock": (who.supervisor, 0o140666),
             "run/host.log": (os.geteuid(), 0o100600),
@@ -91,9 +89,9 @@ def test_what_is_made(place: Path) -> None:
 
 
 def test_sockets_listen(place: Path) -> None:
-    """All three endpoints take connections at once."""
+    """Both endpoints take connections at once."""
     with prepared(place) as found:
-        for path in (found.workers_path, found.bus_path, str(place / "run" / "api.sock")):
+        for path in (found.bus_path, str(place / "run" / "api.sock")):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 sock.connect(path)
 
@@ -102,7 +100,7 @@ def test_descriptors_do_not_leak_into_children(place: Path) -> None:
     """Every descriptor is close-on-exec."""
     with prepared(place) as found:
         fds = [found.storage_fd, found.audit_fd, found.log_fd, *found.locks]
-        fds += [sock.fileno() for sock in (found.api, found.workers, found.bus)]
+        fds += [sock.fileno() for sock in (found.api, found.bus)]
         assert [False] * len(fds) == [os.get_inheritable(fd) for fd in fds]
 
 
@@ -222,7 +220,7 @@ def test_path_too_long(place: Path) -> None:
 @pytest.mark.parametrize("over", [0, 1])
 def test_longest_path(place: Path, over: int) -> None:
     """Exactly the limit works, one byte more does not."""
-    rest = layout.SOCKET_PATH_MAX - len(f"{place}//run/workers/router.sock") + over
+    rest = layout.SOCKET_PATH_MAX - len(f"{place}//run/bus/router.sock") + over
     deep = place / ("y" * rest)
     if over:
         assert "too long" in refused(deep)

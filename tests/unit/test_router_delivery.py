@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from sandbox.types import Limits
+from sandbox.wire import zmtp
 from sandbox.wire.router_frames import (
     Ack,
     Cancel,
@@ -17,6 +18,7 @@ from sandbox.wire.router_frames import (
     Health,
     HealthReply,
     Initialize,
+    ListComponents,
     MessagingRule,
     Ready,
     Request,
@@ -28,10 +30,10 @@ from sandbox.wire.router_frames import (
     Submitted,
     Unroute,
 )
-from sandbox.wire.supervisor_frames import AttachRouter, Detach
+from sandbox.wire.supervisor_frames import Detach
 from supervisor.router import delivery
 from supervisor.router.delivery import ERROR_TYPE
-from tests.unit.router_host import LIMITS, METADATA, TALK, FakeWorker, Host, cid
+from tests.unit.router_host import LIMITS, METADATA, TALK, FakeWorker, Host, cid, encode
 
 pytestmark = pytest.mark.block5_messaging
 
@@ -79,14 +81,16 @@ def test_attached_before_its_route(host: Host) -> None:
     assert "ready" == host.control.event("ready").kind
 
 
-def test_attached_before_it_is_connected(host: Host) -> None:
-    """The supervisor's word may be faster than the connection: Initialize is tried again until it is there."""
-    host.route("acme/a")
-    host.tell(AttachRouter(b"w1", cid("acme/a"), 1))
-    host.settle()
+def test_dead_before_it_is_attached(host: Host) -> None:
+    """A worker that is gone when the router hears of it is waited for, and replaced like any other."""
+    host.route("acme/a", limits=Limits(deadline_ms=50))
     worker = host.connect("acme/a")
-    worker.ready()
-    assert 1 == host.control.event("ready").incarnation
+    worker.sock.close()
+    host.attach(worker)
+    end = host.end_asked()
+    assert (1, "killed", "closed its channel") == (end.incarnation, end.outcome, end.detail)
+    host.died(worker)
+    host.start("acme/a", route=False)
 
 
 def test_initialisation_failed(host: Host) -> None:
@@ -455,22 +459,24 @@ def test_mailbox_survives_the_worker(host: Host) -> None:
         again.reply(frame)
 
 
-def test_last_words_after_the_news_of_death(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_words_before_the_news_of_death(host: Host) -> None:
     """A trap's backtrace reaches control even when the supervisor is faster to tell of the death."""
-    monkeypatch.setattr(delivery, "LAST_WORDS_SECONDS", 60.0)
     worker = host.start("acme/a")
     host.control.submit("acme/a")
     worker.message()
+    before = zmtp.encode_message([encode(ListComponents(1)), b""]) * 5
+    worker.sock.sendall(before + zmtp.encode_message([encode(Ended("trap", "wasm backtrace")), b""]))
+    worker.close()
     host.tell(Detach(worker.incarnation, "trap", "status 10"))
-    worker.send(Ended("trap", "wasm backtrace"))
     event = host.control.event("ended")
     assert ("trap", "wasm backtrace", 1) == (event.outcome, event.text, event.incarnation)
-    assert "target-ended" == host.control.submitted()[0].error
+    submitted = host.control.submitted()[0]
+    assert ("target-ended", "the worker ended: trap: wasm backtrace") == (submitted.error, submitted.text)
     assert None is route_state(host, "acme/a").attached
 
 
 def test_no_last_words(host: Host) -> None:
-    """A worker that died without a word is gone after a moment."""
+    """A worker that died without a word is gone at once."""
     worker = host.start("acme/a")
     host.control.submit("acme/a")
     worker.message()
@@ -489,9 +495,7 @@ def test_says_ended_but_stays(host: Host) -> None:
 def test_closed_channel_keeps_the_message(host: Host) -> None:
     """A worker whose connection is gone gets no message: it stays queued, and the worker is ended if it lives on."""
     worker = host.start("acme/a", deadline_ms=100)
-    # A frame beyond every limit makes libzmq close the connection, and the end of the file says that it has.
-    worker.sock.sendall(b"\x02" + (1 << 30).to_bytes(8, "big"))
-    assert b"" == worker.sock.recv(1)
+    worker.sock.close()
     host.control.submit("acme/a", b"kept", request=False)
     assert "" == host.control.submitted()[0].error
     end = host.end_asked()

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import zmq
+import zmtp_peer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -140,12 +141,11 @@ def test_end_of_file_in_a_large_body() -> None:
         dealer.recv()
 
 
-@pytest.mark.parametrize("identity", [b"", b"\x00abc", bytes(range(1, 256)) + b"x"])
+@pytest.mark.parametrize("identity", [b"\x00abc", bytes(range(1, 256)) + b"x"])
 def test_impossible_identities(identity: bytes) -> None:
-    """Routing ids libzmq would not honour are refused before anything is sent."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pytest.raises(ValueError, match="routing id"):
-        zmtp.handshake(ours, identity)
+    """Routing ids libzmq would not honour are refused."""
+    with pytest.raises(ValueError, match="routing id"):
+        zmtp.encode_ready(b"DEALER", identity)
 
 
 @given(st.dictionaries(st.text("abcXYZ-", min_size=1).map(lambda t: t.lower().encode()), st.binary(), max_size=5))
@@ -169,13 +169,12 @@ def answer(data: bytes) -> tuple[socket.socket, socket.socket]:
 
 
 def test_handshake_reads_not_one_byte_too_many() -> None:
-    """What the router sends right after READY is left for the Dealer; the socket's timeout is as before."""
+    """What the router sends right after READY is left for the Dealer."""
     ours, theirs = answer(GREETING + READY_ROUTER + zmtp.encode_message([b"first", b""]))
     with ours, theirs:
-        zmtp.handshake(ours, b"w1", 5)
-        assert None is ours.gettimeout()
+        zmtp_peer.dealer(ours, b"w1")
         assert [b"first", b""] == zmtp.Dealer(ours).recv()
-        assert 64 + len(zmtp.encode_ready(b"w1")) == len(theirs.recv(4096))
+        assert 64 + len(zmtp.encode_ready(b"DEALER", b"w1")) == len(theirs.recv(4096))
 
 
 def patched(at: int, value: int) -> bytes:
@@ -206,20 +205,27 @@ def test_handshake_refuses_other_peers(data: bytes, why: str) -> None:
     """Anything but a ZMTP 3 ROUTER with NULL security is refused, by name."""
     ours, theirs = answer(data)
     with ours, theirs, pytest.raises(ProtocolViolation, match=why):
-        zmtp.handshake(ours, b"w1", 5)
+        zmtp_peer.dealer(ours, b"w1")
 
 
-def test_handshake_times_out_and_notices_the_end() -> None:
-    """A silent peer costs the timeout; one that hangs up is told at once. Both leave the socket blocking."""
-    ours, theirs = answer(GREETING[:40])
-    with ours, theirs:
-        with pytest.raises(TimeoutError):
-            zmtp.handshake(ours, b"w1", 0.05)
-        assert None is ours.gettimeout()
+def test_handshake_notices_the_end() -> None:
+    """A peer that hangs up in the middle is told as such."""
     ours, theirs = answer(GREETING[:40])
     theirs.shutdown(socket.SHUT_WR)
     with ours, theirs, pytest.raises(EOFError):
-        zmtp.handshake(ours, b"w1", 5)
+        zmtp_peer.dealer(ours, b"w1")
+
+
+def test_pair() -> None:
+    """Both ends are past the handshake, blocking and close-on-exec, and nothing lies on the stream."""
+    dealer, router = zmtp.pair()
+    with dealer, router:
+        for end in (dealer, router):
+            assert (True, False) == (end.getblocking(), end.get_inheritable())
+            with pytest.raises(BlockingIOError):
+                end.recv(1, socket.MSG_DONTWAIT)
+        zmtp.Dealer(dealer).send([b"head", b"payload"])
+        assert zmtp.encode_message([b"head", b"payload"]) == router.recv(4096)
 
 
 # -- against libzmq -------------------------------------------------------------------------------------------
@@ -247,7 +253,8 @@ def router() -> Iterator[tuple[zmq.Socket[bytes], str]]:
 def connect(path: str, identity: bytes) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.connect(path)
-    zmtp.handshake(sock, identity, 10)
+    sock.settimeout(10)
+    zmtp_peer.dealer(sock, identity)
     return sock
 
 

@@ -1,0 +1,314 @@
+"""The workers' end of the router: one stream socket for each worker, without blocking and with every amount bounded.
+
+The supervisor makes a worker's stream with the handshake done and passes this end with `AttachRouter`: there is no
+endpoint that anybody could connect to, and the descriptor a message comes in by says who sent it. What one worker can
+make the router hold:
+
+    coming in    one message, whole within HALF_SECONDS; beyond `SMALL` bytes its announced length is reserved first,
+                 and all reservations together are bounded: who finds no room is not read until there is some
+    going out    MAX_QUEUED messages, and OUT_ALLOWANCE bytes beside one message of the worker's size; those bytes count
+                 in the same account as the mailboxes' (`mailbox.TOTAL_BYTES`)
+
+and what it can make the router do: one message a turn, however many it has sent (`backlog`).
+"""
+
+from __future__ import annotations
+
+import enum
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sandbox.types import Limits
+from sandbox.wire.zmtp import LONG, MORE
+from supervisor.router.inbound import SMALL, Inbound, Message
+from supervisor.router.mailbox import Account
+from supervisor.router.timers import Timer, Timers
+
+if TYPE_CHECKING:
+    from supervisor.router.routes import Worker
+
+HALF_SECONDS = 10.0
+"""Longest time between a message's first byte and its last, seconds."""
+INPUT_BYTES = 256 << 20
+"""Bytes reserved for messages that are coming in, over all workers."""
+READ = 256 * 1024
+"""Most bytes of a large message received in one turn."""
+MAX_QUEUED = 64
+"""Messages that wait for a worker to read."""
+OUT_ALLOWANCE = 1 << 20
+"""Bytes that may wait for a worker to read beside one message: structures and answers."""
+JOIN = 64 * 1024
+"""Payloads up to here are copied behind their header: cheaper than a second buffer to the kernel."""
+
+_IN, _IN_OUT, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT, select.EPOLLOUT
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Sent(enum.Enum):
+    """What became of a message to a worker."""
+
+    OK = "on its way"
+    FULL = "the worker does not read"
+    GONE = "the worker's end is closed"
+
+
+class Channel:
+    """One worker's stream. Made by `Channels.add`; `worker` is set by whoever attaches it."""
+
+    __slots__ = ("_all", "_fd", "_half", "_paused", "_queue", "_queued", "_reserved", "_sock", "inbound", "worker")
+
+    def __init__(self, channels: Channels, sock: socket.socket) -> None:
+        self.inbound = Inbound(Limits().message_size)
+        self.worker: Worker | None = None
+        self._all = channels
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._queue: deque[memoryview] = deque()
+        self._queued = 0
+        self._reserved = 0
+        self._half: Timer | None = None
+        self._paused = False
+
+    # -- coming in --------------------------------------------------------------------------------------------
+
+    def receive(self) -> Message | None:
+        """Receive once; the message that this completes, if any. Further ones are left to `Channels.backlog`.
+
+        Raises:
+            BlockingIOError: nothing there.
+            EOFError: the worker's end is closed.
+            ProtocolViolation: what came can be no message of a worker.
+        """
+        inbound = self.inbound
+        tail = inbound.tail
+        try:
+            if tail is None:
+                scratch = self._all.scratch
+                size = self._sock.recv_into(scratch)
+                inbound.feed(scratch[:size])
+            else:
+                size = self._sock.recv_into(tail[:READ])
+                inbound.filled(size)
+        except ConnectionError:
+            size = 0
+        if not size:
+            raise EOFError
+        return self.next()
+
+    def next(self) -> Message | None:
+        """The next whole message of what was received. Raises ProtocolViolation as `receive` does."""
+        inbound = self.inbound
+        message = inbound.next()
+        if message is not None:
+            self._whole()
+            if inbound.behind:
+                self._all.backlog.append(self)
+            return message
+        if inbound.crowded:
+            self._make_room()
+        if self._half is None and not self._paused:
+            self._half = self._all.timers.schedule(time.monotonic() + HALF_SECONDS, self._too_slow)
+        return None
+
+    def _whole(self) -> None:
+        if self._half is not None:
+            self._all.timers.cancel(self._half)
+            self._half = None
+        if self._reserved:
+            self._all.give_room(self._reserved)
+            self._reserved = 0
+
+    def _make_room(self) -> None:
+        # For all that the message can come to, once: two that hold room and wait for more could wait for each other.
+        if not self._reserved and self._all.take_room(self, self.inbound.most):
+            self._reserved = self.inbound.most
+        if self._reserved:
+            self.inbound.enlarge()
+            return
+        # Its time stands still meanwhile: it is not the worker's fault.
+        if self._half is not None:
+            self._all.timers.cancel(self._half)
+            self._half = None
+        self._paused = True
+        self._watch()
+
+    def resume(self) -> None:
+        """There is room again: go on reading."""
+        self._paused = False
+        self._make_room()
+        if not self._paused:
+            self._half = self._all.timers.schedule(time.monotonic() + HALF_SECONDS, self._too_slow)
+            self._watch()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is not read because there is no room."""
+        return self._paused
+
+    def _too_slow(self) -> None:
+        self._half = None
+        if self.worker is not None:
+            self._all.violated(self.worker, f"half a message for {HALF_SECONDS:g} s")
+
+    # -- going out --------------------------------------------------------------------------------------------
+
+    def send(self, frame: msgspec.Struct, payload: bytes = b"") -> Sent:
+        """Send one message, or queue what the kernel does not take now."""
+        if self._fd < 0:
+            return Sent.GONE
+        head = _encode(frame)
+        size, length = len(head), len(payload)
+        parts = [bytes((MORE, size)) if size < 256 else bytes((MORE | LONG,)) + size.to_bytes(8, "big"), head]
+        parts.append(bytes((0, length)) if length < 256 else bytes((LONG,)) + length.to_bytes(8, "big"))
+        if length <= JOIN:
+            parts.append(payload)
+            buffers = [b"".join(parts)]
+        else:
+            buffers = [b"".join(parts), payload]
+        if self._queue:
+            total = sum(map(len, buffers))
+            room = self.inbound.payload_limit + OUT_ALLOWANCE
+            if len(self._queue) >= MAX_QUEUED or self._queued + total > room:
+                return Sent.FULL
+            self._enqueue(buffers, 0)
+            return Sent.OK
+        try:
+            if len(buffers) == 1:
+                sent = self._sock.send(buffers[0], socket.MSG_NOSIGNAL)
+            else:
+                sent = self._sock.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return Sent.GONE
+        if sent < sum(map(len, buffers)):
+            self._enqueue(buffers, sent)
+            self._watch()
+        return Sent.OK
+
+    def _enqueue(self, buffers: list[bytes], sent: int) -> None:
+        for buffer in buffers:
+            view = memoryview(buffer)[sent:]
+            sent = max(0, sent - len(buffer))
+            if len(view):
+                self._queue.append(view)
+                self._queued += len(view)
+                self._all.account.used += len(view)
+
+    def flush(self) -> None:
+        """Send what waits, as far as the worker reads. That it is gone, `receive` tells."""
+        queue = self._queue
+        try:
+            while queue:
+                view = queue[0]
+                sent = self._sock.send(view, socket.MSG_NOSIGNAL)
+                self._queued -= sent
+                self._all.account.used -= sent
+                if sent < len(view):
+                    queue[0] = view[sent:]
+                else:
+                    queue.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop_queue()
+        self._watch()
+
+    def _drop_queue(self) -> None:
+        self._all.account.used -= self._queued
+        self._queued = 0
+        self._queue.clear()
+
+    # -- the descriptor ---------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self._fd >= 0:
+            wanted = (0 if self._paused else _IN) | (_OUT if self._queue else 0)
+            self._all.epoll.modify(self._fd, wanted)
+
+    def shut(self) -> None:
+        """Hear and say nothing more, and let go of all its memory.
+
+        The descriptor stays open until `close`: a worker whose channel hangs up ends by itself, and how it ended
+        would then be a race between its own word and the supervisor's.
+        """
+        if self._fd < 0:
+            return
+        self._all.forget(self._fd)
+        self._fd = -1
+        self._paused = False
+        self.inbound.clear()
+        self._whole()
+        self._drop_queue()
+
+    def close(self) -> None:
+        """Let go of everything: the worker is dead."""
+        self.shut()
+        self._sock.close()
+
+
+class Channels:
+    """All workers' channels.
+
+    Args:
+        epoll: the loop's; each channel is registered there under its descriptor.
+        timers: for half messages.
+        account: the mailboxes'; what waits to be read by a worker counts in it.
+        violated: called for a worker that broke the protocol outside of `receive` and `next`.
+    """
+
+    def __init__(
+        self, epoll: select.epoll, timers: Timers, account: Account, violated: Callable[[Worker, str], None]
+    ) -> None:
+        self.epoll, self.timers, self.account, self.violated = epoll, timers, account, violated
+        self.scratch = memoryview(bytearray(SMALL))
+        self.backlog: deque[Channel] = deque()
+        """Channels of which more was received than one message, for the next turn."""
+        self.input = Account(INPUT_BYTES)
+        self._by_fd: dict[int, Channel] = {}
+        self._waiting: deque[Channel] = deque()
+
+    def __len__(self) -> int:
+        return len(self._by_fd)
+
+    def add(self, sock: socket.socket) -> Channel:
+        """Take over the router's end of a worker's stream."""
+        sock.setblocking(False)
+        channel = self._by_fd[sock.fileno()] = Channel(self, sock)
+        self.epoll.register(sock.fileno(), _IN)
+        return channel
+
+    def get(self, fd: int) -> Channel | None:
+        """The channel of this descriptor, if it is one."""
+        return self._by_fd.get(fd)
+
+    def forget(self, fd: int) -> None:
+        """Its owner has done with it."""
+        del self._by_fd[fd]
+        self.epoll.unregister(fd)
+
+    # -- room for large messages ------------------------------------------------------------------------------
+
+    def take_room(self, channel: Channel, size: int) -> bool:
+        """Reserve `size` bytes for a message that is coming in; otherwise the channel is resumed when there is room."""
+        if self._waiting or self.input.used + size > self.input.limit:
+            self._waiting.append(channel)
+            return False
+        self.input.used += size
+        return True
+
+    def give_room(self, size: int) -> None:
+        """A large message is whole or given up: whoever waits for room may go on."""
+        self.input.used -= size
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, deque()
+        for channel in waiting:
+            if channel.paused:
+                channel.resume()
