@@ -24,7 +24,7 @@ from typing import NoReturn, TypeVar
 import wasmtime
 from wasmtime import component as wasmtime_component
 
-from sandbox import contract, values
+from sandbox import contract, values, walls
 from sandbox.engine import make_engine
 from sandbox.errors import AirssysError, SetupFailed
 from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
@@ -40,13 +40,14 @@ STACK = 8 << 20
 """Bytes of stack."""
 
 
-def main(memory: int, seconds: int, profile: str) -> NoReturn:
+def main(memory: int, seconds: int, profile: str, lost: frozenset[str]) -> NoReturn:
     """Compile fd 3 into fd 4 and exit 0; any other status is a failure of this process.
 
     Args:
         memory: address space beyond what the idle compiler has, bytes.
         seconds: CPU time.
         profile: whose engine the code is for.
+        lost: walls the host runs without.
     """
     process.die_with_parent()
     libc.keep_heap_in_brk()
@@ -55,7 +56,7 @@ def main(memory: int, seconds: int, profile: str) -> NoReturn:
     engine = make_engine(profile)
     _warm_up(engine)
     try:
-        channel = _enter(process.address_space() + memory, seconds)
+        channel = _enter(process.address_space() + memory, seconds, lost)
     except SetupFailed as error:
         _report(error)
         os._exit(1)
@@ -82,7 +83,7 @@ def _warm_up(engine: wasmtime.Engine) -> None:
 # -- the walls ------------------------------------------------------------------------------------------------------
 
 
-def _enter(address_space: int, seconds: int) -> socket.socket:
+def _enter(address_space: int, seconds: int, lost: frozenset[str]) -> socket.socket:
     """Every wall around the compiler, in order; the channel. Namespaces and throw-away uid were there before exec.
 
     Raises:
@@ -110,7 +111,7 @@ def _enter(address_space: int, seconds: int) -> socket.socket:
     _step("no new privileges", process.no_new_privileges)
     # 6. Three descriptors, and never another one.
     channel = _step("descriptors", _three_descriptors)
-    _step("landlock", landlock.restrict_all, version)
+    _step("landlock", landlock.restrict_all, version, "landlock" in lost)
     _step("no descriptors", process.set_limit, resource.RLIMIT_NOFILE, 0)
     # 7. The filter. Nothing after this line can be undone.
     _step("filter", seccomp.load, bpf)
@@ -202,4 +203,4 @@ def _refusal(code: str, message: str, subject: str = "") -> bytes:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], walls.parse(sys.argv[4]))

@@ -5,6 +5,7 @@ import socket
 import sys
 
 from bridge.audit import main
+from sandbox import walls
 from sandbox.errors import AirssysError
 from sandbox.kernel import process
 from sandbox.kernel.confine import confine
@@ -14,7 +15,8 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     confine("airssys-audit", 256)
     try:
-        main.run(socket.socket(fileno=3), 4, sys.argv[1], rotate_size=int(sys.argv[2]))
+        lost = sorted(walls.parse(sys.argv[3]))
+        main.run(socket.socket(fileno=3), 4, sys.argv[1], rotate_size=int(sys.argv[2]), lost=lost)
     except AirssysError as error:
         # A broken chain or key is there tomorrow as well: one line, and a status that says not to try again.
         logging.getLogger("airssys.auditor").critical("%s", error)

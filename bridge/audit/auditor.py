@@ -15,6 +15,7 @@ import selectors
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -101,7 +102,7 @@ class Auditor:
         dirfd: the log directory; owned.
         key: signs the checkpoints.
         sync: "always", or how long a line may wait for the disk, as "50ms".
-        rotate_size: see `Ledger`.
+        rotate_size, lost: see `Ledger`.
 
     Raises:
         BadSync: see `parse_sync`.
@@ -116,10 +117,11 @@ class Auditor:
         key: Ed25519PrivateKey,
         sync: str,
         rotate_size: int = ROTATE_SIZE,
+        lost: Sequence[str] = (),
     ) -> None:
         self._sync_after = parse_sync(sync)
         self._dirfd = dirfd
-        self._ledger = Ledger(dirfd, key, rotate_size)
+        self._ledger = Ledger(dirfd, key, rotate_size, lost)
         self._log = GuestLog(dirfd)
         self._selector = selectors.DefaultSelector()
         self._uplink = Uplink(supervisor, self._selector, self._on_supervisor)

@@ -7,6 +7,7 @@ A line is RFC 8785 canonical JSON with the members
     producer   who recorded it, as the supervisor named its channel; "auditor" for the log's own lines
     n          the producer's number of the record; 0 for the log's own lines
     event component decision object result detail        see `sandbox.wire.audit_frames.Record`
+    lost       names of the walls the host ran without, sorted (`sandbox.walls`); only where there are any
     prev       SHA-256 of the previous line's bytes without its line feed, hexadecimal; 64 zeros before the first
     hash       SHA-256 of this line's canonical form without `hash`
 
@@ -22,7 +23,7 @@ import binascii
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -70,6 +71,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     detail: dict[str, str | int]
     prev: str
     hash: str
+    lost: list[str] = []
 
 
 class Verified(NamedTuple):
@@ -99,7 +101,7 @@ def line_hash(line: bytes) -> str:
 
 
 def canonical(members: dict[str, Any]) -> bytes:
-    """RFC 8785 form of an object of strings, integers and objects of these.
+    """RFC 8785 form of an object of strings, integers, arrays and objects of these.
 
     For ASCII names the standard library's encoder gives the same bytes several times faster; names beyond ASCII sort
     by UTF-16 code units, which it does not do.
@@ -109,18 +111,20 @@ def canonical(members: dict[str, Any]) -> bytes:
     return rfc8785.dumps(members)
 
 
-def make_line(seq: int, time: str, producer: str, record: Record, prev: str) -> bytes:
-    """One line without its line feed."""
+def make_line(seq: int, time: str, producer: str, record: Record, prev: str, lost: Sequence[str] = ()) -> bytes:
+    """One line without its line feed; `lost` names the walls the host runs without."""
     detail = {
         key: value if isinstance(value, str) or abs(value) <= _SAFE else str(value)
         for key, value in record.detail.items()
     }
-    # "hash" sorts between "event" and "n": the two halves are made once and serve for hashing and for the line.
+    # "hash" sorts between "event" and "lost" or "n": the halves are made once and serve for hashing and for the line.
     head = canonical(
         {"component": record.component, "decision": record.decision, "detail": detail, "event": record.event}
     )[:-1]
+    without: dict[str, Any] = {"lost": sorted(lost)} if lost else {}
     tail = canonical(
-        {
+        without
+        | {
             "n": record.n,
             "object": record.object,
             "prev": prev,
@@ -137,7 +141,7 @@ def make_line(seq: int, time: str, producer: str, record: Record, prev: str) -> 
 def remake(entry: Entry) -> bytes:
     """The line of an entry, made again from its members: the same bytes if form and hash are right."""
     record = Record(entry.n, entry.event, entry.component, entry.decision, entry.object, entry.result, entry.detail)
-    return make_line(entry.seq, entry.time, entry.producer, record, entry.prev)
+    return make_line(entry.seq, entry.time, entry.producer, record, entry.prev, entry.lost)
 
 
 def checkpoint_text(size: int, head: str) -> bytes:
@@ -198,9 +202,8 @@ class Verifier:
             raise ChainBroken(number, f"sequence number {entry.seq}, expected {self._seq}")
         if self._head is not None and entry.prev != self._head:
             raise ChainBroken(number, "it does not name the line before")
-        record = Record(entry.n, entry.event, entry.component, entry.decision, entry.object, entry.result, entry.detail)
         # Made again from its members, a line must come out as the same bytes: canonical form, hash and all.
-        if make_line(entry.seq, entry.time, entry.producer, record, entry.prev) != line:
+        if remake(entry) != line:
             raise ChainBroken(number, "its hash or form is wrong")
         if entry.event == CHECKPOINT and entry.producer == AUDITOR:
             self._check(entry, number)

@@ -50,13 +50,17 @@ class Ledger:
         dirfd: the log directory; stays open as long as this object is used.
         key: signs the checkpoints.
         rotate_size: bytes after which a new file is begun.
+        lost: walls the host runs without; each line names them.
 
     Raises:
         ChainBroken: the current file does not follow from itself or from the file before it.
         OSError: the files cannot be opened or read.
     """
 
-    def __init__(self, dirfd: int, key: Ed25519PrivateKey, rotate_size: int = ROTATE_SIZE) -> None:
+    def __init__(
+        self, dirfd: int, key: Ed25519PrivateKey, rotate_size: int = ROTATE_SIZE, lost: Sequence[str] = ()
+    ) -> None:
+        self._lost = tuple(lost)
         self._dirfd = dirfd
         self._key = key
         self._rotate_size = rotate_size
@@ -93,15 +97,15 @@ class Ledger:
         time = now()
         if self._follows:
             seq += 1
-            lines.append(make_line(seq, time, AUDITOR, self._rotation_note(), head))
+            lines.append(self._line(seq, time, AUDITOR, self._rotation_note(), head))
             head = line_hash(lines[-1])
         for producer, record in batch:
             if (seq + 1) % CHECKPOINT_EVERY == 0:
                 seq += 1
-                lines.append(make_line(seq, time, AUDITOR, make_checkpoint(seq, head, self._key), head))
+                lines.append(self._line(seq, time, AUDITOR, make_checkpoint(seq, head, self._key), head))
                 head, signed = line_hash(lines[-1]), seq
             seq += 1
-            lines.append(make_line(seq, time, producer, record, head))
+            lines.append(self._line(seq, time, producer, record, head))
             head = line_hash(lines[-1])
             numbers.append(seq)
         self._file.append(b"".join(line + b"\n" for line in lines))
@@ -114,10 +118,14 @@ class Ledger:
         """Sign the log as it stands, unless its last line does so already (raises OSError)."""
         if self.seq == self._signed:
             return
-        line = make_line(self.seq + 1, now(), AUDITOR, make_checkpoint(self.seq + 1, self._head, self._key), self._head)
+        record = make_checkpoint(self.seq + 1, self._head, self._key)
+        line = self._line(self.seq + 1, now(), AUDITOR, record, self._head)
         self._file.append(line + b"\n")
         self.seq += 1
         self._head, self._signed = line_hash(line), self.seq
+
+    def _line(self, seq: int, time: str, producer: str, record: Record, prev: str) -> bytes:
+        return make_line(seq, time, producer, record, prev, self._lost)
 
     def sync(self) -> None:
         """Wait until everything is on disk (raises OSError)."""

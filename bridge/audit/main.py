@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 
 from bridge.audit.auditor import Auditor
 from bridge.audit.files import load_key
 from bridge.audit.ledger import ROTATE_SIZE
 
 
-def run(sup: socket.socket, log_dirfd: int, sync: str, *, rotate_size: int = ROTATE_SIZE) -> None:
+def run(
+    sup: socket.socket, log_dirfd: int, sync: str, *, rotate_size: int = ROTATE_SIZE, lost: Sequence[str] = ()
+) -> None:
     """Serve until the supervisor hangs up.
 
     Args:
@@ -22,6 +25,7 @@ def run(sup: socket.socket, log_dirfd: int, sync: str, *, rotate_size: int = ROT
         log_dirfd: the log directory; kept for rotation.
         sync: "always", or how long a line may wait for the disk, as "50ms".
         rotate_size: bytes after which a new audit file is begun.
+        lost: walls the host runs without; each line names them.
 
     Raises:
         ChainBroken: the log does not follow from itself (`E_AUDIT_CHAIN`, naming the line); nothing is written.
@@ -29,4 +33,4 @@ def run(sup: socket.socket, log_dirfd: int, sync: str, *, rotate_size: int = ROT
         OSError: the directory cannot be used, or synchronising failed.
     """
     os.umask(0o077)
-    Auditor(sup, log_dirfd, load_key(log_dirfd), sync, rotate_size).run()
+    Auditor(sup, log_dirfd, load_key(log_dirfd), sync, rotate_size, lost).run()

@@ -103,6 +103,7 @@ _STYLES = {
     "on": "green",
     "ready": "green",
     "backoff": "yellow",
+    "lost": "yellow",
     "starting": "yellow",
     "stopping": "yellow",
     "degraded": "yellow",

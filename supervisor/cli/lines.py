@@ -42,9 +42,11 @@ def _log_line(line: dict[str, Any]) -> str:
 def _audit_line(line: dict[str, Any]) -> str:
     detail = "".join(f" {key}={value}" for key, value in sorted(line.get("detail", {}).items()))
     who = line.get("component") or "host"
+    lost = line.get("lost", [])
+    without = f" (without {', '.join(lost)})" if lost else ""
     return (
         f"{line.get('seq', '')} {line.get('time', '')} {line.get('decision', '')} {line.get('event', '')} {who} "
-        f"{line.get('object', '')} {line.get('result', '')}{detail}"
+        f"{line.get('object', '')} {line.get('result', '')}{detail}{without}"
     )
 
 

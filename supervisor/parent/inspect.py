@@ -6,6 +6,7 @@ dumpable. Any difference kills it before it gets its first message, or a strange
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 
@@ -47,6 +48,12 @@ def _status(pid: int) -> dict[str, str]:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 
 
+@functools.cache
+def _own_filters() -> int:
+    """Filters this process is under: those the host was started under, which every child has too."""
+    return int(_status(os.getpid()).get("Seccomp_filters", "0"))
+
+
 def _limits(pid: int) -> dict[str, tuple[str, str]]:
     """Soft and hard value of each resource limit."""
     with open(f"/proc/{pid}/limits", encoding="ascii") as file:
@@ -62,7 +69,7 @@ class Wanted:
         uid: the outside uid, four times, as its gid.
         own_uid: whether that uid is its own; without, supplementary groups cannot be emptied and are not checked.
         foreign: what none of its namespaces may be, the host's and the zygote's.
-        filters: how many system-call filters it has loaded.
+        filters: how many system-call filters it has loaded, beside those that the supervisor is under.
         descriptors: number to the beginning of what it leads to.
         limits: name in /proc/PID/limits to the wanted value, soft and hard, beside those that must be 0.
     """
@@ -109,7 +116,7 @@ def check_process(pid: int, wanted: Wanted) -> None:
         "Gid": "\t".join([str(wanted.uid if wanted.own_uid else os.getgid())] * 4),
         "NoNewPrivs": "1",
         "Seccomp": "2",
-        "Seccomp_filters": str(wanted.filters),
+        "Seccomp_filters": str(_own_filters() + wanted.filters),
         "Threads": "1",
         **dict.fromkeys(_CAPABILITIES, _ZERO),
     }

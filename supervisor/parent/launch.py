@@ -12,14 +12,16 @@ import sys
 import zlib
 from typing import NoReturn
 
-from sandbox.errors import AirssysError, KernelFeatureMissing
+from sandbox.errors import AirssysError
 from sandbox.kernel import cgroups, probe, process
 from supervisor.config import HostConfig
-from supervisor.parent import layout, privileges
+from supervisor.parent import consent, layout, privileges
 from supervisor.parent.errors import RootError
 from supervisor.parent.identities import claim
 from supervisor.parent.main import Supervisor
 from supervisor.parent.spawn import unreadable
+
+log = logging.getLogger("airssys.supervisor")
 
 
 def launch(config: HostConfig, detach: bool) -> None:
@@ -81,13 +83,8 @@ def _detached(config: HostConfig, writer: int) -> NoReturn:
 
 def _run(config: HostConfig, on_ready: object) -> int:
     os.umask(0o022)  # directories on the way are for the host's own uids; what is secret has a mode of its own
-    walls = probe.probe()
-    missing = [wall for wall in walls if wall.state == "missing"]
-    if missing:
-        raise KernelFeatureMissing(
-            "; ".join(f"{wall.name}: {wall.detail}" for wall in missing),
-            hint="airssys doctor lists every wall",
-        )
+    walls = consent.judge(probe.probe(config.uid_range_start), config)
+    consent.insist(walls)
     if os.geteuid() == 0 and (closed := unreadable()) is not None:
         raise RootError(
             "the installation is closed to the host's own processes, which have uids of their own",
@@ -98,12 +95,22 @@ def _run(config: HostConfig, on_ready: object) -> int:
     identities = claim(config.state_dir, config.uid_range_start)
     prepared = layout.prepare(config.state_dir, config.run_dir, config.api_socket, identities)
     _log_to(prepared.log_fd)
-    states = {wall.name: "on" if wall.state == "on" else wall.detail for wall in walls}
     tree = cgroups.Tree("none", {}, "switched off by [workers] cgroups")
     if config.cgroups == "auto":
         owner = identities.supervisor if identities.base is not None else None
         tree = cgroups.create(f"airssys-{zlib.crc32(config.state_dir.encode()):08x}", owner)
-    states["cgroup"] = f"on ({tree.backend})" if tree.backend != "none" else tree.reason
+        walls = [_made(wall, tree) if wall.name == "cgroup" else wall for wall in walls]
+        # The probe looked; this tried. What it found out late is refused or agreed to by the same rule.
+        walls = consent.judge(walls, config)
+        consent.insist(walls)
+    states = {wall.name: "on" if wall.state == "on" else wall.detail for wall in walls}
+    if tree.backend != "none":
+        states["cgroup"] = f"on ({tree.backend})"
+    lost = consent.lost(walls)
+    for wall in walls:
+        if wall.name in lost:
+            log.warning("wall lost: %s: %s", wall.name, wall.detail)
+            print(f"wall lost: {wall.name}: {wall.detail}", file=sys.stderr)
     if identities.base is not None:
         privileges.become_service(identities.supervisor)
     process.no_dump()
@@ -115,13 +122,20 @@ def _run(config: HostConfig, on_ready: object) -> int:
         identities,
         tree,
         states,
-        privileges.can_mount(),
+        privileges.can_mount() and "grant mounts" not in lost,
         on_ready,  # type: ignore[arg-type]
+        lost,
     )
     status = supervisor.run()
     if supervisor.failure is not None and not supervisor.served:
         raise supervisor.failure
     return status
+
+
+def _made(wall: probe.Wall, tree: cgroups.Tree) -> probe.Wall:
+    if tree.backend != "none":
+        return probe.Wall(wall.name, "on", tree.backend)
+    return probe.Wall(wall.name, "missing" if os.geteuid() == 0 else "lost", tree.reason)
 
 
 def _log_to(fd: int) -> None:

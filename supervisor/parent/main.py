@@ -69,6 +69,8 @@ class Supervisor:
     walls: dict[str, str]
     mountable: bool
     on_ready: Callable[[], None]
+    lost: frozenset[str] = frozenset()
+    """Walls the host runs without."""
     children: dict[str, Child] = field(default_factory=dict)
     exit_status: int = 0
     failure: AirssysError | None = None
@@ -78,7 +80,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self.services = Services(self.config, self.layout, self.identities)
+        self.services = Services(self.config, self.layout, self.identities, self.lost)
         self.workers = Workers(self.identities, self.cgroups, self.config.start_timeout_ms / 1000)
         self.compilers = Compilers(self.services, self.cgroups)
         self.channels = AuditChannels(self.layout.boot)

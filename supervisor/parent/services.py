@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from sandbox import walls
 from supervisor.config import HostConfig
 from supervisor.parent.identities import Identities
 from supervisor.parent.layout import Layout
@@ -25,6 +26,8 @@ class Services:
     config: HostConfig
     layout: Layout
     identities: Identities
+    lost: frozenset[str] = frozenset()
+    """Walls the host runs without."""
 
     @property
     def _privileged(self) -> bool:
@@ -40,7 +43,7 @@ class Services:
 
     def auditor(self, channel: socket.socket) -> int:
         """The auditor: channel, log directory."""
-        arguments = [self.config.audit_sync, str(self.config.audit_rotate_size)]
+        arguments = [self.config.audit_sync, str(self.config.audit_rotate_size), walls.spell(self.lost)]
         fds = [channel.fileno(), self.layout.audit_fd]
         return self._spawn("bridge.audit", arguments, fds, Kind(self.identities.auditor, True))
 
@@ -73,5 +76,5 @@ class Services:
     def compiler(self, number: int, fds: list[int], memory: int, seconds: int, groups: list[int]) -> int:
         """A compiler for one component: its bytes, a place for the result, a channel; its control groups."""
         kind = Kind(self.identities.compiler(number), True, own_pids=True)
-        arguments = [str(memory), str(seconds), self.config.profile]
+        arguments = [str(memory), str(seconds), self.config.profile, walls.spell(self.lost)]
         return spawn("sandbox.compiler", arguments, fds, kind, self.layout.log_fd, self._privileged, groups)
