@@ -22,7 +22,7 @@ import msgspec
 from bridge.audit.client import AuditClient
 from bridge.capabilities import Compiled, InvalidPattern, InvalidPolicy, Policy
 from bridge.dispatch import LEVELS, Decision, LogArguments, Rights, SleepArguments, answer, decide, parse
-from bridge.limiter import TokenBucket
+from bridge.limiter import LogLimiter
 from bridge.paths import Place
 from bridge.session import Session
 from bridge.storage import Storage, StorageFailure
@@ -68,7 +68,7 @@ class Server:
         self._uplink = Uplink(supervisor, self._selector, self._on_supervisor)
         self._nothing = Compiled(Policy())
         self._rights: dict[ComponentId, Rights] = {}
-        self._buckets: dict[ComponentId, TokenBucket] = {}
+        self._limiters: dict[ComponentId, LogLimiter] = {}
         self._sessions: dict[int, Session] = {}  # by incarnation
         self._timers: list[tuple[float, int, Session, int]] = []  # when, tie-breaker, who, which request
         self._sleeps = 0
@@ -193,18 +193,25 @@ class Server:
 
     def _log(self, component: ComponentId, line: LogArguments) -> None:
         now = time.monotonic()
-        bucket = self._buckets.get(component)
-        if bucket is None:
-            bucket = self._buckets[component] = TokenBucket(now)
-        if not bucket.take(now):
-            return
-        self._tell_dropped(component, bucket)
-        context = [(_cut(key, MAX_LOG_WORD), _cut(value, MAX_LOG_WORD)) for key, value in line.context or ()]
+        limits = self._rights_of(component).policy.limits
+        limiter = self._limiters.get(component)
+        if limiter is None:
+            limiter = self._limiters[component] = LogLimiter(now, limits.log_lines, limits.log_bytes)
+        pairs = [
+            (_cut(key, MAX_LOG_WORD), _cut(value, MAX_LOG_WORD))
+            for key, value in (line.context or ())[:MAX_LOG_CONTEXT]
+        ]
         message = _cut(line.message, MAX_LOG_MESSAGE)
-        self._audit.log(str(component), LEVELS[line.level], message, context[:MAX_LOG_CONTEXT])
+        if limiter.take(now, sum(len(text.encode()) for text in (message, *(word for pair in pairs for word in pair)))):
+            self._tell_dropped(component, limiter)
+            self._audit.log(str(component), LEVELS[line.level], message, pairs)
+        elif not limiter.told:
+            limiter.told = True
+            rates = f"{limits.log_lines} lines or {limits.log_bytes} bytes a second"
+            self._audit.log(str(component), "warn", f"log lines are dropped from here on: more than {rates}")
 
-    def _tell_dropped(self, component: ComponentId, bucket: TokenBucket) -> None:
-        dropped = bucket.forgive()
+    def _tell_dropped(self, component: ComponentId, limiter: LogLimiter) -> None:
+        dropped = limiter.forgive()
         if dropped:
             self._audit.log(str(component), "warn", f"{dropped} log lines were dropped: too many at once")
 
@@ -230,8 +237,8 @@ class Server:
             session = self._sessions.get(frame.incarnation)
             if session is not None:
                 self._forget(session)
-                if session.component in self._buckets:
-                    self._tell_dropped(session.component, self._buckets[session.component])
+                if session.component in self._limiters:
+                    self._tell_dropped(session.component, self._limiters[session.component])
         else:
             self._drop(frame)
 
@@ -262,6 +269,9 @@ class Server:
             self._audit.record("policy.invalid", str(frame.component), "denied", "policy", detail={"why": why})
         old = self._rights.get(frame.component)
         self._rights[frame.component] = Rights(frame.component, compiled, places, self._storage)
+        limiter = self._limiters.get(frame.component)
+        if limiter is not None:
+            limiter.resize(compiled.limits.log_lines, compiled.limits.log_bytes)
         if old is not None:
             _close_places(old)
 
@@ -269,9 +279,9 @@ class Server:
         rights = self._rights.pop(frame.component, None)
         if rights is not None:
             _close_places(rights)
-        bucket = self._buckets.pop(frame.component, None)
-        if bucket is not None:
-            self._tell_dropped(frame.component, bucket)
+        limiter = self._limiters.pop(frame.component, None)
+        if limiter is not None:
+            self._tell_dropped(frame.component, limiter)
         if frame.purge:
             try:
                 removed = self._storage.purge(frame.component)

@@ -126,7 +126,7 @@ class Storage:
         return self.get(component, key) is not None
 
     def set(self, component: ComponentId, key: str, value: bytes, limits: Limits) -> None:
-        """Store a value within the component's quota (`limits.storage`) and value size (`limits.message_size`)."""
+        """Store a value within the component's quota (`limits.storage`, `limits.storage_keys`) and message size."""
         full = _full(component, key)
         if len(value) > limits.message_size:
             raise StorageFailure(StorageError.IO_ERROR, f"a value has at most {limits.message_size} bytes")
@@ -139,6 +139,8 @@ class Storage:
                 # What does not grow is always let through, so that a lowered quota can be got under again.
                 if after > limits.storage and after > used:
                     raise StorageFailure(StorageError.QUOTA_EXCEEDED, f"{after} of {limits.storage} bytes")
+                if old is None and keys >= limits.storage_keys:
+                    raise StorageFailure(StorageError.QUOTA_EXCEEDED, f"{keys} of {limits.storage_keys} keys")
                 transaction.put(full, value)
                 self._note(transaction, component, after, keys + (old is None))
 

@@ -60,8 +60,14 @@ def reservation(profile: str) -> int:
     return MEMORIES * (RESERVED["memory_reservation"] + 2 * RESERVED["memory_guard_size"])
 
 
-def make_engine(profile: str = "paranoid") -> wasmtime.Engine:
-    """An engine with exactly the profile's `settings` and `UNNAMED_SETTINGS`."""
+def make_engine(profile: str = "paranoid", *, counted: bool = False) -> wasmtime.Engine:
+    """An engine with exactly the profile's `settings` and `UNNAMED_SETTINGS`.
+
+    Args:
+        profile: whose.
+        counted: take linear memories from `sandbox.memories`, which bounds them together, where the settings allow it.
+            No part of a .cwasm's compatibility.
+    """
     import wasmtime
     from wasmtime import _ffi as ffi
 
@@ -71,6 +77,11 @@ def make_engine(profile: str = "paranoid") -> wasmtime.Engine:
     for name, value in UNNAMED_SETTINGS.items():
         getattr(ffi, f"wasmtime_config_{name}_set")(config.ptr(), value)
     config.max_wasm_stack = MAX_WASM_STACK
+    if counted:
+        from sandbox import memories
+
+        if memories.fits(settings(profile)):
+            memories.install(config)
     return wasmtime.Engine(config)
 
 

@@ -5,6 +5,7 @@ A trap or an exception while the guest runs ends the process; `classify` says wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import wasmtime
@@ -12,18 +13,16 @@ from wasmtime import component as wasmtime_component
 
 from sandbox.host.links import ChannelClosed
 from sandbox.host.messaging import from_id
+from sandbox.memories import is_refusal, memories
 from sandbox.types import Limits, Outcome
 from sandbox.values import GuestRecord, Variant
 from sandbox.wire import router_frames as frames
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
 _EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "health", "shutdown")
-TABLE_ELEMENTS = 100_000
-INSTANCES = 64
-TABLES = 64
-_SHARES = (1, 2, 4, 8)
-"""Numbers of linear memories the limit is divided by; more than the last are refused."""
 _TOO_MANY = "memory count too high"
+_WHOLE_MEMORY = 1 << 32
+"""All that a 32-bit memory can be."""
 
 
 class GuestFailed(Exception):
@@ -45,7 +44,12 @@ def classify(error: BaseException) -> GuestFailed:
         text = str(error)
         if "all fuel consumed" in text:
             return GuestFailed(Outcome.FUEL, "all fuel of one message consumed")
-        if "memory minimum size" in text or "exceeds memory limits" in text or "resource limit" in text:
+        if (
+            is_refusal(text)
+            or "memory minimum size" in text
+            or "exceeds memory limits" in text
+            or "resource limit" in text
+        ):
             return GuestFailed(Outcome.MEMORY, text)
         return GuestFailed(Outcome.TRAP, _cause_first(text))
     return GuestFailed(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
@@ -56,6 +60,15 @@ def _cause_first(text: str) -> str:
     _, found, causes = text.partition("Caused by:")
     last = [line.strip() for line in causes.splitlines() if line.strip()][-1:]
     return f"{last[0].removeprefix('0: ')}\n{text}" if found and last else text
+
+
+def _shares(most: int) -> Iterator[int]:
+    """Numbers of memories to divide the limit by: 1, 2, 4, ... and `most`."""
+    count = 1
+    while count < most:
+        yield count
+        count *= 2
+    yield most
 
 
 def message_record(frame: frames.Deliver | frames.Callback, payload: bytes) -> GuestRecord:
@@ -92,30 +105,44 @@ class Guest:
                 index = self._instance.get_export_index(self._store, name, lifecycle)
                 self._functions[name] = self._instance.get_func(self._store, index or name)
         except (wasmtime.WasmtimeError, MemoryError) as error:
-            raise classify(error) from error
+            raise self._told(classify(error)) from error
 
     def _instantiate(self, engine: Any, linker: Any, component: Any) -> None:
         """Instantiate so that all memories together stay within the limit.
 
-        One memory gets all of it, of several each an equal share. How many there are shows when the engine refuses the
-        next one; then it begins anew with smaller shares.
+        Where the engine takes its memories from `sandbox.memories`, that holds the limit, of one memory too: what the
+        engine's own limiter refuses leaves no record.
         """
-        for memories in _SHARES:
-            self._store = wasmtime.Store(engine)
-            self._store.set_limits(
-                memory_size=self._limits.memory // memories,
-                table_elements=TABLE_ELEMENTS,
-                instances=INSTANCES,
-                tables=TABLES,
-                memories=memories,
-            )
-            self._store.set_fuel(self._limits.fuel)
+        if memories.installed:
+            memories.limit = self._limits.memory
+            self._instance = self._instantiated(engine, linker, component, _WHOLE_MEMORY, self._limits.memories)
+            return
+        # One memory gets all of it, of several each an equal share. How many there are shows when the engine refuses
+        # the next one; then it begins anew with smaller shares.
+        for count in _shares(self._limits.memories):
             try:
-                self._instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
+                share = self._limits.memory // count
+                self._instance = self._instantiated(engine, linker, component, share, count)
                 return
             except wasmtime.WasmtimeError as error:
-                if memories == _SHARES[-1] or _TOO_MANY not in str(error):
+                if count == self._limits.memories or _TOO_MANY not in str(error):
                     raise
+
+    def _instantiated(
+        self, engine: Any, linker: Any, component: Any, memory: int, count: int
+    ) -> wasmtime_component.Instance:
+        limits = self._limits
+        self._store = wasmtime.Store(engine)
+        self._store.set_limits(
+            memory_size=memory,
+            table_elements=limits.table_elements,
+            instances=limits.instances,
+            tables=limits.tables,
+            memories=count,
+        )
+        self._store.set_fuel(limits.fuel)
+        instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
+        return instance
 
     def _call(self, name: str, *arguments: Any) -> Any:
         try:
@@ -124,7 +151,20 @@ class Guest:
         except ChannelClosed:
             raise
         except Exception as error:
-            raise classify(error) from error
+            raise self._told(classify(error)) from error
+
+    def _told(self, failure: GuestFailed) -> GuestFailed:
+        """With what was refused to the guest before it failed: most that are refused memory trap because of it."""
+        refused = memories.take_refused()
+        if not refused:
+            return failure
+        first, newline, rest = failure.detail.partition("\n")
+        note = f"memory.grow was refused before: {refused} bytes, {self._limits.memory} are allowed"
+        return GuestFailed(failure.outcome, f"{first}\n{note}{newline}{rest}")
+
+    def memory_refused(self) -> int:
+        """The most memory that was asked for and refused since the last call, bytes; 0 when nothing was."""
+        return memories.take_refused()
 
     def fuel_used(self) -> int:
         """Fuel the last call consumed."""

@@ -53,7 +53,10 @@ def valid_package_name(text: str) -> bool:
 
 
 class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What one instance may use. Bytes, fuel units, milliseconds, messages."""
+    """What one instance may use. Bytes, fuel units, milliseconds, messages.
+
+    Several processes read it as an array: new fields come last.
+    """
 
     memory: int = 64 << 20
     """Linear memory over all memories together, bytes."""
@@ -67,6 +70,26 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Stored bytes, keys and values together."""
     message_size: int = 1 << 20
     """Bytes of one payload, in or out."""
+    cpu_ms: int = 5_000
+    """CPU time per message, milliseconds."""
+    memories: int = 8
+    """Linear memories."""
+    tables: int = 64
+    """Tables."""
+    table_elements: int = 100_000
+    """Entries of each table."""
+    instances: int = 64
+    """Core instances."""
+    mailbox_bytes: int = 16 << 20
+    """Bytes waiting in the router, and again for callbacks."""
+    storage_keys: int = 100_000
+    """Stored keys."""
+    requests: int = 1_024
+    """Requests without an answer."""
+    log_lines: int = 200
+    """Log lines a second."""
+    log_bytes: int = 256 << 10
+    """Bytes of log a second."""
 
 
 class Outcome(enum.StrEnum):

@@ -21,6 +21,7 @@ from sandbox.guest import Guest, GuestFailed
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
 from sandbox.kernel import cgroups
 from sandbox.loader import deserialize
+from sandbox.memories import ADDRESS_SPACE
 from sandbox.types import EXIT_CODES, Limits, Outcome
 from sandbox.wire import bridge_ops, packet, supervisor_frames
 from sandbox.wire import router_frames as frames
@@ -54,6 +55,9 @@ def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> Outco
             with code:
                 return deserialize(engine, code, spec.cwasm_size)
 
+        # What linear memories have in reserve is address space, no data.
+        spare = blueprint.reservation + (ADDRESS_SPACE - 2) * spec.limits.memory
+        blueprint = msgspec.structs.replace(blueprint, reservation=spare)
         component = cage.enter(blueprint, uid, _address_space(spec.limits), load)
     except (SetupFailed, ProtocolViolation, OSError, EOFError, MemoryError) as error:
         _tell(bridge_socket, bridge_ops.SETUP_ERROR, str(error).encode(errors="replace")[: packet.CHUNK])
@@ -70,9 +74,11 @@ def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> Outco
 
 
 def _address_space(limits: Limits) -> int:
-    # A growing linear memory exists twice while it is copied; a payload a few times while it is converted (32 bytes of
-    # dynamic value per byte of a list).
-    return 2 * limits.memory + 80 * limits.message_size + SLACK
+    # A linear memory exists twice while it moves; a payload a few times while it is converted (32 bytes of dynamic
+    # value per byte of a list); an entry of a table has 8 bytes, and the engine ends the process where it cannot have
+    # them.
+    tables = 8 * limits.tables * limits.table_elements
+    return 2 * limits.memory + 80 * limits.message_size + tables + SLACK
 
 
 def _specification(sock: socket.socket) -> tuple[supervisor_frames.WorkerSpec, mmap.mmap]:
@@ -126,7 +132,8 @@ def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
         router.send(frames.Ready(None, "unknown", error))
         return Outcome.EXITED
     metadata = guest.metadata()
-    router.send(frames.Ready(metadata, guest.health()))
+    health = guest.health()
+    router.send(frames.Ready(metadata, health, "", guest.memory_refused()))
     while True:
         frame, payload = router.receive()
         if isinstance(frame, frames.Deliver):
@@ -134,10 +141,11 @@ def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
             if answer is not None and len(answer) > limits.message_size:
                 error = f"reply of {len(answer)} bytes is over the limit of {limits.message_size}"
                 answer = None
-            router.send(frames.Reply(frame.id, answer is not None, error, guest.fuel_used()), answer or b"")
+            reply = frames.Reply(frame.id, answer is not None, error, guest.fuel_used(), guest.memory_refused())
+            router.send(reply, answer or b"")
         elif isinstance(frame, frames.Callback):
             error = guest.handle_callback(frame, payload)
-            router.send(frames.Reply(frame.id, False, error, guest.fuel_used()))
+            router.send(frames.Reply(frame.id, False, error, guest.fuel_used(), guest.memory_refused()))
         elif isinstance(frame, frames.Health):
             router.send(frames.HealthReply(frame.id, guest.health()))
         elif isinstance(frame, frames.Shutdown):

@@ -43,7 +43,7 @@ def main(profile: str = "paranoid") -> NoReturn:
     libc.keep_heap_in_brk()
     values.install()
     worker.preload()
-    engine = make_engine(profile)
+    engine = make_engine(profile, counted=True)
     linker = wasmtime_component.Linker(engine)
     host.define(linker)
     rehearse(engine, linker)

@@ -22,6 +22,7 @@ from sandbox.types import ComponentId
 from sandbox.walls import MAY_BE_ACCEPTED
 from supervisor.packages.errors import ConfigError
 from supervisor.packages.files import FileError, check_owner_only_writes, read_regular
+from supervisor.packages.limit_table import TABLE, parser, spelled
 from supervisor.packages.toml_source import MAX_BYTES, Table, TomlSource, integer, string, strings
 from supervisor.packages.units import format_duration, format_size, parse_duration, parse_size
 
@@ -77,6 +78,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[workers] pool: caged workers without a component that are kept ready."""
     overrides: tuple[Override, ...] = ()
     """[[workers.override]], in the order of the file."""
+    limit_maxima: dict[str, int] = {}
+    """[limits]: the most a manifest may ask for, by key of its own [limits]."""
     audit_sync: str = "50ms"
     """[audit] sync: "always", or how long records may wait to be synced to disk together."""
     audit_rotate_size: int = 256 << 20
@@ -190,6 +193,7 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         spawn=workers.take("spawn", _spawn, default=places.spawn),
         pool=_number(workers, "pool", places.pool, 0, MAX_POOL),
         overrides=_overrides(workers),
+        limit_maxima=_limit_maxima(root.table("limits")),
         audit_sync=audit.take("sync", _sync, default=places.audit_sync),
         audit_rotate_size=_size(audit, "rotate-size", places.audit_rotate_size, 1 << 20, 1 << 40),
         compile_memory=_size(compiler, "memory", places.compile_memory, 256 << 20, 64 << 30),
@@ -283,6 +287,15 @@ def _number(table: Table, key: str, default: int, low: int, high: int) -> int:
     if not low <= value <= high:
         raise table.refuse(key, f"must be between {low} and {high}")
     return value
+
+
+def _limit_maxima(table: Table) -> dict[str, int]:
+    maxima = {row.key: table.take(row.key, parser(row)) for row in TABLE if row.key in table}
+    for row in TABLE:
+        # Below the least a manifest can ask for, no component at all could be installed.
+        if row.key in maxima and not row.low <= maxima[row.key] <= row.high:
+            raise table.refuse(row.key, f"must be between {spelled(row, row.low)} and {spelled(row, row.high)}")
+    return maxima
 
 
 def _uids(value: Any) -> tuple[int, ...]:

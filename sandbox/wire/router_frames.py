@@ -95,6 +95,7 @@ class Ready(_Frame, frozen=True):
     metadata: Metadata | None
     health: str
     error: str = ""
+    memory_refused: int = 0  # see Reply
 
 
 class Reply(_Frame, frozen=True):
@@ -104,6 +105,7 @@ class Reply(_Frame, frozen=True):
     some: bool
     error: str = ""
     fuel: int = 0  # used by this message
+    memory_refused: int = 0  # bytes of all memories together that memory.grow asked for and did not get; 0: none
 
 
 class HealthReply(_Frame, frozen=True):

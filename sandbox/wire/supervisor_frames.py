@@ -221,10 +221,14 @@ class BridgeDrop(_Frame, frozen=True):
 
 
 class AttachRouter(_Frame, frozen=True):
-    """Descriptor: the router's end of a checked worker's stream (`zmtp.pair`), this component's from now on."""
+    """Descriptor: the router's end of a checked worker's stream (`zmtp.pair`), this component's from now on.
+
+    `pid` is the process whose CPU clock is the worker's.
+    """
 
     component: ComponentId
     incarnation: int
+    pid: int
 
 
 class Detach(_Frame, frozen=True):

@@ -47,6 +47,12 @@ class ConsentError(ControlError):
     code = "E_CONSENT"
 
 
+class LimitError(ControlError):
+    """The manifest asks for more than the operator allows any component."""
+
+    code = "E_LIMIT"
+
+
 class BindingError(ControlError):
     """A guest root has no host directory, or one that may not be bound."""
 

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 
 from sandbox.types import ComponentId
 from supervisor.control.audit_link import AuditLink
@@ -33,6 +34,7 @@ class Installer:
 
     Args:
         default_level: "review" makes every new grant need consent, whatever the publisher's level.
+        limit_maxima: the most a manifest may ask for, by key of its [limits].
         bind_roots: directories below which host paths may be bound.
         forbidden_paths: more never bound beside the built-in list: the host's own directories, the operator's.
     """
@@ -46,12 +48,14 @@ class Installer:
         verifier: Verifier,
         compiler: Compiler,
         default_level: str,
+        limit_maxima: Mapping[str, int],
         bind_roots: tuple[str, ...],
         forbidden_paths: tuple[str, ...],
     ) -> None:
         self._audit, self._registry, self._store = audit, registry, store
         self._verifier, self._compiler = verifier, compiler
         self._default_level = default_level
+        self._limit_maxima = limit_maxima
         self._bind_roots, self._forbidden = bind_roots, forbidden_paths
         self._plans: collections.OrderedDict[str, None] = collections.OrderedDict()
 
@@ -65,10 +69,12 @@ class Installer:
         Raises:
             PackageError, TrustStoreError: not believed.
             RollbackError: an older release, or this one with other content.
+            LimitError: it asks for more than the operator allows.
             CompileError: it does not compile.
         """
         checked = await asyncio.to_thread(self._verifier.check, files)
         self._registry.check_release(checked.spec.name, checked.spec.release, checked.spec.package)
+        checked.spec.check_limits(self._limit_maxima)
         imports, exports = await self._interfaces(files.wasm, checked.spec, patient=False)
         self._remember(checked.spec.package)  # first, or an install beside us would sweep it
         await asyncio.to_thread(self._store.put, checked.spec.package, files)
@@ -130,7 +136,7 @@ class Installer:
 
         Raises:
             NotFoundError: no such plan.
-            ConsentError, BindingError, RollbackError, ValidationError, PackageError.
+            ConsentError, BindingError, LimitError, RollbackError, ValidationError, PackageError.
         """
         if not _is_package_id(request.plan):
             raise ValidationError("a plan is 64 hexadecimal digits", subject=request.plan[:80])
@@ -140,6 +146,7 @@ class Installer:
             raise NotFoundError("no such plan", subject=request.plan, hint="upload the package again") from None
         checked = await asyncio.to_thread(self._verifier.check, files)
         spec = checked.spec
+        spec.check_limits(self._limit_maxima)
         component = _component(spec.name, request.instance)
         existing = {row.component: row for row in self._registry.instances()}.get(component)
         widened = self._widened(spec, existing) if existing is not None else []

@@ -125,6 +125,7 @@ async def serve(
         verifier=verifier,
         compiler=compiler,
         start_timeout=config.start_timeout_ms / 1000,
+        limit_maxima=config.limit_maxima,
     )
     lifecycle = Lifecycle(
         supervisor=supervisor,
@@ -141,6 +142,7 @@ async def serve(
         verifier=verifier,
         compiler=compiler,
         default_level=config.install_policy,
+        limit_maxima=config.limit_maxima,
         bind_roots=config.bind_roots,
         forbidden_paths=config.never_bound,
     )

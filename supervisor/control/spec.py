@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import msgspec
 import rfc8785
@@ -11,8 +12,9 @@ from bridge.capabilities import CapabilityLine, FileRule, Policy, StorageRule, d
 from sandbox.types import ComponentId, Limits
 from sandbox.wire.router_frames import MessagingRule, Route
 from sandbox.wire.supervisor_frames import MountSpec
-from supervisor.control.errors import WorldError
+from supervisor.control.errors import LimitError, WorldError
 from supervisor.control.tree import RestartPolicy
+from supervisor.packages.limit_table import beyond
 from supervisor.packages.manifest import Manifest
 
 WORLD_PACKAGES: dict[str, tuple[str, ...]] = {
@@ -64,6 +66,19 @@ class ComponentSpec(msgspec.Struct, frozen=True):
                     subject=self.name,
                     hint="the publisher has to name the world the component was built for",
                 )
+
+    def check_limits(self, maxima: Mapping[str, int]) -> None:
+        """Hold the manifest's limits against the operator's.
+
+        Raises:
+            LimitError: one is larger; `subject` is its key.
+        """
+        for key, fault in beyond(self.limits, maxima):
+            raise LimitError(
+                fault,
+                subject=f"{self.name} limits.{key}",
+                hint=f"raise [limits] {key} in airssys.toml, or have the publisher ask for less",
+            )
 
     def policy(self, bindings: dict[str, str]) -> tuple[bytes, list[MountSpec]]:
         """The bridge's policy and the mounts beside it, in the same order."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from sandbox.errors import AirssysError
@@ -41,6 +42,7 @@ class Starter:
 
     Args:
         start_timeout: seconds a worker has to become ready, at least; its own deadline may make it more.
+        limit_maxima: the most a manifest may ask for, by key of its [limits].
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Starter:
         verifier: Verifier,
         compiler: Compiler,
         start_timeout: float,
+        limit_maxima: Mapping[str, int],
     ) -> None:
         self._supervisor, self._router, self._audit = supervisor, router, audit
         self._registry, self._store, self._verifier, self._compiler = registry, store, verifier, compiler
         self._start_timeout = start_timeout
+        self._limit_maxima = limit_maxima
         self.incarnations: dict[int, Instance] = {}
         """Whose worker an incarnation is, from before it is asked for until its end."""
 
@@ -80,6 +84,7 @@ class Starter:
             AirssysError: the package may not or cannot be run; trying again does not.
         """
         component = instance.component
+        instance.spec.check_limits(self._limit_maxima)  # the operator may have lowered them since
         _, wasm = await self.verify(instance)
         compiled = await self._compiler.get(wasm, instance.spec.name)
         try:

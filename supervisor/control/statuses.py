@@ -8,6 +8,7 @@ STATUS: dict[str, int] = {
     "E_CONSENT": 403,
     "E_DENIED": 403,
     "E_FORBIDDEN_PATH": 403,
+    "E_LIMIT": 403,
     "E_NOT_FOUND": 404,
     "E_TARGET_NOT_FOUND": 404,
     "E_CONFLICT": 409,

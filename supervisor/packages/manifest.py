@@ -13,9 +13,10 @@ import msgspec
 from bridge.capabilities import FileRule, MessagingRule, StorageRule
 from sandbox.types import Limits
 from supervisor.packages.errors import ManifestError, PackageError
+from supervisor.packages.limit_table import TABLE, parser
 from supervisor.packages.manifest_rules import FILE_ACCESS, MAX_LINES, MESSAGING_ACCESS, STORAGE_ACCESS, problems
 from supervisor.packages.toml_source import Table, TomlSource, dotted, integer, string, strings
-from supervisor.packages.units import parse_duration, parse_size
+from supervisor.packages.units import parse_duration
 
 FILE_NAME = "component.toml"
 
@@ -34,7 +35,7 @@ class ComponentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
-    """`[limits]`: what one instance may use. Bytes, fuel units, milliseconds, messages."""
+    """`[limits]`: `sandbox.types.Limits` as a manifest spells it; `limit_table` has the bounds."""
 
     memory: int = 64 << 20
     fuel: int = 50_000_000
@@ -42,6 +43,16 @@ class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     mailbox: int = 1_000
     storage: int = 50 << 20
     message_size: int = 1 << 20
+    cpu_ms: int = msgspec.field(default=5_000, name="cpu")
+    memories: int = 8
+    tables: int = 64
+    table_elements: int = 100_000
+    instances: int = 64
+    mailbox_bytes: int = msgspec.field(default=16 << 20, name="mailbox-size")
+    storage_keys: int = 100_000
+    requests: int = 1_024
+    log_lines: int = 200
+    log_bytes: int = msgspec.field(default=256 << 10, name="log-size")
 
 
 class SupervisionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -98,15 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def limits(self) -> Limits:
         """`[limits]` in the form that travels between processes."""
-        asked = self.limits_section
-        return Limits(
-            memory=asked.memory,
-            fuel=asked.fuel,
-            deadline_ms=asked.deadline_ms,
-            mailbox=asked.mailbox,
-            storage=asked.storage,
-            message_size=asked.message_size,
-        )
+        return Limits(**msgspec.structs.asdict(self.limits_section))
 
     def file_rules(self) -> list[FileRule]:
         """`filesystem` in the bridge's form."""
@@ -188,12 +191,7 @@ def parse_manifest(text: str | bytes, *, file: str = FILE_NAME) -> Manifest:
 def _read_limits(table: Table) -> LimitsSection:
     usual = LimitsSection()
     return LimitsSection(
-        memory=table.take("memory", parse_size, default=usual.memory),
-        fuel=table.take("fuel", integer, default=usual.fuel),
-        deadline_ms=table.take("deadline", parse_duration, default=usual.deadline_ms),
-        mailbox=table.take("mailbox", integer, default=usual.mailbox),
-        storage=table.take("storage", parse_size, default=usual.storage),
-        message_size=table.take("message-size", parse_size, default=usual.message_size),
+        **{row.field: table.take(row.key, parser(row), default=getattr(usual, row.field)) for row in TABLE}
     )
 
 

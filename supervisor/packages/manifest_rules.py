@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from bridge.capabilities import HOST_NAMESPACE, InvalidPattern, validate_component_pattern, validate_path_pattern
 from sandbox.types import MAX_NAME, valid_package_name
+from supervisor.packages import limit_table
 from supervisor.packages.toml_source import Path
-from supervisor.packages.units import format_duration, format_size
+from supervisor.packages.units import format_duration
 
 if TYPE_CHECKING:
     from supervisor.packages.manifest import CapabilitiesSection, ComponentSection, Manifest
@@ -50,21 +51,13 @@ _DEFAULT_IGNORABLE = frozenset(
 )
 """Letters and marks that show nothing (DerivedCoreProperties.txt), beside the categories in `_UNSEEN`."""
 
-_SIZE_BOUNDS: dict[str, tuple[int, int]] = {
-    "memory": (64 << 10, 4 << 30),
-    "storage": (0, 1 << 40),
-    "message-size": (1, 8 << 20),
-}
 _DURATION_BOUNDS: dict[tuple[str, str], tuple[int, int]] = {
-    ("limits", "deadline"): (1, 600_000),
     ("supervision", "window"): (1_000, 86_400_000),
     ("supervision", "health-interval"): (100, 86_400_000),
     ("supervision", "backoff"): (1, 3_600_000),
 }
 _COUNT_BOUNDS: dict[tuple[str, str], tuple[int, int]] = {
     ("component", "release"): (1, 10**15),
-    ("limits", "fuel"): (1, 10**15),
-    ("limits", "mailbox"): (1, 100_000),
     ("supervision", "max-restarts"): (0, 1_000),
 }
 
@@ -97,14 +90,10 @@ def _component_problems(component: ComponentSection) -> Iterator[tuple[Path, str
 
 
 def _number_problems(manifest: Manifest) -> Iterator[tuple[Path, str]]:
-    limits, supervision = manifest.limits_section, manifest.supervision
-    sizes = {"memory": limits.memory, "storage": limits.storage, "message-size": limits.message_size}
-    for key, size in sizes.items():
-        low, high = _SIZE_BOUNDS[key]
-        if not low <= size <= high:
-            yield ("limits", key), f"must be between {format_size(low)} and {format_size(high)}"
+    supervision = manifest.supervision
+    for key, fault in limit_table.problems(manifest.limits()):
+        yield ("limits", key), fault
     durations: list[tuple[Path, tuple[int, int], int]] = [
-        (("limits", "deadline"), _DURATION_BOUNDS["limits", "deadline"], limits.deadline_ms),
         (("supervision", "window"), _DURATION_BOUNDS["supervision", "window"], supervision.window_ms),
         (
             ("supervision", "health-interval"),
@@ -121,8 +110,6 @@ def _number_problems(manifest: Manifest) -> Iterator[tuple[Path, str]]:
         yield ("supervision", "backoff"), "the first delay is longer than the longest"
     counts = {
         ("component", "release"): manifest.component.release,
-        ("limits", "fuel"): limits.fuel,
-        ("limits", "mailbox"): limits.mailbox,
         ("supervision", "max-restarts"): supervision.max_restarts,
     }
     for place, count in counts.items():

@@ -117,7 +117,7 @@ class Starts:
             frames.AttachBridge(request.component, request.incarnation), [worker.bridge.fileno()]
         )
         self.children["router"].send(
-            frames.AttachRouter(request.component, request.incarnation), [worker.router.fileno()]
+            frames.AttachRouter(request.component, request.incarnation, worker.pid), [worker.router.fileno()]
         )
         worker.bridge.close()
         worker.router.close()

@@ -15,7 +15,7 @@ import time
 
 from sandbox.types import MAX_NAME, ComponentId
 from sandbox.wire.router_frames import Ack, Broadcast, Cancel, GetMetadata, ListComponents, Request, Send
-from supervisor.router.correlation import MAX_PENDING, MAX_TIMEOUT_MS
+from supervisor.router.correlation import MAX_TIMEOUT_MS
 from supervisor.router.delivery import Delivery
 from supervisor.router.mailbox import Message
 from supervisor.router.permissions import Permissions, Verdict
@@ -97,7 +97,8 @@ class Asks:
             self._deny(worker, "messaging.request", [frame.target], Ack(frame.ask, *_denied()))
             return
         # A callback needs its place in the requester's mailbox even if everybody answers at once.
-        if self._delivery.correlations.count(worker.incarnation) + component.mailbox.callbacks >= MAX_PENDING:
+        open_requests = self._delivery.correlations.count(worker.incarnation) + component.mailbox.callbacks
+        if open_requests >= component.limits.requests:
             self._delivery.to_worker(worker, Ack(frame.ask, MessagingError.QUEUE_FULL, "too many open requests"))
             return
         case, text = self._post(

@@ -13,8 +13,6 @@ import msgspec
 from sandbox.types import ComponentId
 from supervisor.router.timers import Timer
 
-MAX_PENDING = 1024
-"""Requests one worker may have open, callbacks not yet delivered included."""
 MAX_SUBMITS = 10_000
 """Requests from outside open at one time, over all targets."""
 MAX_TIMEOUT_MS = 24 * 3600 * 1000

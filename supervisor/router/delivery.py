@@ -15,6 +15,7 @@ import time
 import msgspec
 
 from bridge.audit.client import AuditClient
+from sandbox.kernel.clock import cpu_seconds
 from sandbox.types import ComponentId, Outcome
 from sandbox.wire.router_frames import (
     Callback,
@@ -40,6 +41,8 @@ from supervisor.router.timers import Timers
 
 START_SECONDS = 10.0
 """Least time a worker has to become ready, seconds."""
+CPU_STEP = 0.005
+"""Least time between two readings of a worker's CPU clock, seconds: how much more than its limit it may use."""
 ERROR_TYPE = "application/vnd.airssys.error+json"
 """Content type of a failure delivered to `handle-callback`."""
 MAX_TEXT = 16 * 1024
@@ -81,7 +84,7 @@ class Delivery:
         if known is not None:
             # The supervisor starts numbers over only after a loss of its own: the old one is gone.
             self._finish(known, Outcome.KILLED, "replaced")
-        worker = Worker(channel, frame.component, frame.incarnation)
+        worker = Worker(channel, frame.component, frame.incarnation, frame.pid)
         self.table.add(worker)
         self._arm(worker, START_SECONDS)
         component = self.table.components.get(frame.component)
@@ -102,8 +105,9 @@ class Delivery:
             if component.successor is not None:
                 self._retire(component.successor)
             component.successor = worker
-        self._arm(worker, max(worker.limits.deadline_ms / 1000, START_SECONDS))
-        if worker.channel.send(Initialize(component.env, worker.limits)) is Sent.OK:
+        limits = worker.limits
+        self._arm(worker, max(limits.deadline_ms / 1000, START_SECONDS), max(limits.cpu_ms / 1000, START_SECONDS))
+        if worker.channel.send(Initialize(component.env, limits)) is Sent.OK:
             worker.phase = Phase.INITIALIZING
         else:
             self._close(worker, "closed its channel")
@@ -124,6 +128,7 @@ class Delivery:
         component.health = frame.health
         worker.phase = Phase.IDLE
         self._disarm(worker)
+        self._note_refusal(worker, frame.memory_refused)
         self._event("ready", worker, text=frame.health, metadata=frame.metadata)
         if component.successor is worker:
             old, component.worker, component.successor = component.worker, worker, None
@@ -197,7 +202,7 @@ class Delivery:
         result = worker.channel.send(frame, payload)
         if result is Sent.OK:
             worker.phase = phase
-            self._arm(worker, worker.limits.deadline_ms / 1000)
+            self._arm(worker, worker.limits.deadline_ms / 1000, worker.limits.cpu_ms / 1000)
             return True
         if result is Sent.FULL:
             self.violation(worker, "does not read its channel")
@@ -220,6 +225,7 @@ class Delivery:
         worker.hand = None
         worker.phase = Phase.IDLE
         self._disarm(worker)
+        self._note_refusal(worker, frame.memory_refused)
         if frame.error:
             component.failed += 1
         if message.pending is not None:
@@ -228,6 +234,13 @@ class Delivery:
             else:
                 self._answer(message.pending, payload, frame.some)
         self.advance(worker)
+
+    def _note_refusal(self, worker: Worker, asked: int) -> None:
+        """Record, once for each worker, that it was refused memory: the guest hears -1 and may keep it to itself."""
+        if asked > 0 and not worker.refusal_noted:
+            worker.refusal_noted = True
+            detail: dict[str, str | int] = {"asked": asked, "limit": worker.limits.memory}
+            self.audit.record("limit.reached", str(worker.component), "denied", "memory", "refused", detail=detail)
 
     def _answer(self, pending: Pending, payload: bytes, some: bool) -> None:
         if not self.settle(pending):
@@ -484,26 +497,52 @@ class Delivery:
 
     # -- deadlines --------------------------------------------------------------------------------------------
 
-    def _arm(self, worker: Worker, seconds: float) -> None:
+    def _arm(self, worker: Worker, seconds: float, cpu: float = NEVER) -> None:
+        """Give it `seconds` of wall clock and `cpu` seconds of its CPU clock, whichever are over first.
+
+        One thread cannot use CPU time faster than time passes, so the CPU clock is read when the budget may be used
+        up, and again when the rest may be: some five readings for a message that uses it, none for any other.
+        """
         # Deadlines move forward with each message, so the timer on the heap is left where it is and looks again when
         # it fires: one entry for each worker, none for each message.
-        worker.deadline = time.monotonic() + seconds
+        first = worker.deadline = time.monotonic() + seconds
+        worker.cpu_end = NEVER
+        if cpu < seconds and (used := cpu_seconds(worker.pid)) is not None:
+            worker.cpu_end = used + cpu
+            first += cpu - seconds
         if worker.timer is not None:
-            if worker.timer.when <= worker.deadline:
+            if worker.timer.when <= first:
                 return
             self.timers.cancel(worker.timer)
-        worker.timer = self.timers.schedule(worker.deadline, functools.partial(self._look, worker))
+        worker.timer = self.timers.schedule(first, functools.partial(self._look, worker))
 
     def _disarm(self, worker: Worker) -> None:
         worker.deadline = NEVER
 
     def _look(self, worker: Worker) -> None:
         worker.timer = None
-        if worker.deadline <= time.monotonic():
+        now = time.monotonic()
+        if worker.deadline == NEVER:
+            return
+        left = _cpu_left(worker)
+        if worker.deadline <= now:
             worker.deadline = NEVER
             self._expired(worker)
-        elif worker.deadline != NEVER:
-            worker.timer = self.timers.schedule(worker.deadline, functools.partial(self._look, worker))
+        elif left <= 0:
+            # An idle worker is disarmed: in every phase that is left, the guest's code is running.
+            text = f"CPU time: more than {worker.limits.cpu_ms} ms"
+            self._end(worker, Outcome.DEADLINE, f"{text} in {worker.phase.value}")
+        else:
+            again = min(worker.deadline, now + max(left, CPU_STEP))
+            worker.timer = self.timers.schedule(again, functools.partial(self._look, worker))
+
+
+def _cpu_left(worker: Worker) -> float:
+    """Seconds of CPU time the worker may still use on what it has in hand."""
+    if worker.cpu_end == NEVER:
+        return NEVER
+    used = cpu_seconds(worker.pid)
+    return NEVER if used is None else worker.cpu_end - used  # without a process its end is on the way
 
 
 def _failure(error: str, text: str) -> tuple[bytes, str]:

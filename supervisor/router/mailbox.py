@@ -16,8 +16,6 @@ import msgspec
 from sandbox.types import ComponentId
 from supervisor.router.correlation import Pending
 
-MAILBOX_BYTES = 16 << 20
-"""Bytes of messages one mailbox holds, and again of callbacks; more where the component's messages are larger."""
 TOTAL_BYTES = 512 << 20
 """Bytes all mailboxes hold together; beyond it every message is refused as `queue-full`."""
 OVERHEAD = 512
@@ -56,25 +54,26 @@ class Mailbox:
     Args:
         account: shared by all mailboxes.
         capacity: most messages, callbacks not counted.
-        message_size: largest payload the component takes, bytes.
+        size: most bytes of messages, and again of callbacks.
+        message_size: largest payload the component takes, bytes; one message always fits.
     """
 
     __slots__ = ("_account", "_bytes", "_callback_bytes", "_queue", "byte_limit", "callbacks", "capacity")
 
-    def __init__(self, account: Account, capacity: int, message_size: int) -> None:
+    def __init__(self, account: Account, capacity: int, size: int, message_size: int) -> None:
         self._account = account
         self._queue: OrderedDict[int, Message] = OrderedDict()
         self._bytes = self._callback_bytes = 0
         self.callbacks = 0
-        self.resize(capacity, message_size)
+        self.resize(capacity, size, message_size)
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def resize(self, capacity: int, message_size: int) -> None:
+    def resize(self, capacity: int, size: int, message_size: int) -> None:
         """Take new bounds; what waits already stays."""
         self.capacity = capacity
-        self.byte_limit = max(MAILBOX_BYTES, 4 * (message_size + OVERHEAD))
+        self.byte_limit = max(size, message_size + OVERHEAD)
 
     def put(self, message: Message) -> bool:
         """Queue a message; False when the mailbox, or all of them together, are full."""

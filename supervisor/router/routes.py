@@ -57,7 +57,8 @@ class Component:
 
     def __init__(self, route: Route, account: Account) -> None:
         self.id = route.component
-        self.mailbox = Mailbox(account, route.limits.mailbox, route.limits.message_size)
+        limits = route.limits
+        self.mailbox = Mailbox(account, limits.mailbox, limits.mailbox_bytes, limits.message_size)
         self.worker: Worker | None = None
         self.successor: Worker | None = None
         self.health = "unknown"
@@ -71,7 +72,7 @@ class Component:
         self.limits: Limits = route.limits
         self.rules: list[MessagingRule] = route.messaging
         self.name, self.version, self.env = route.name, route.version, route.env
-        self.mailbox.resize(route.limits.mailbox, route.limits.message_size)
+        self.mailbox.resize(self.limits.mailbox, self.limits.mailbox_bytes, self.limits.message_size)
 
 
 class Worker:
@@ -82,6 +83,7 @@ class Worker:
         "check_health",
         "closing",
         "component",
+        "cpu_end",
         "deadline",
         "drain",
         "end_asked",
@@ -92,6 +94,8 @@ class Worker:
         "limits",
         "number",
         "phase",
+        "pid",
+        "refusal_noted",
         "stop",
         "timer",
         "told_stopped",
@@ -99,9 +103,10 @@ class Worker:
         "words",
     )
 
-    def __init__(self, channel: Channel, component: ComponentId, incarnation: int) -> None:
+    def __init__(self, channel: Channel, component: ComponentId, incarnation: int, pid: int) -> None:
         self.channel, self.component, self.incarnation = channel, component, incarnation
         channel.worker = self
+        self.pid = pid
         self.home: Component | None = None
         self.phase = Phase.WAITING
         self.limits = Limits()
@@ -109,9 +114,11 @@ class Worker:
         self.number = 0  # of the health check in hand
         self.withheld: int | None = None  # ask whose answer waits for the auditor
         self.deadline = NEVER
+        self.cpu_end = NEVER  # reading of its CPU clock at which the message's CPU time is used up
         self.timer: Timer | None = None
         self.check_health = self.stop = self.drain = False
         self.ended = self.end_asked = False
+        self.refusal_noted = False  # that memory was refused to it is in the audit log
         self.told_stopped = False  # a Stop was asked for; its end is told as "stopped"
         self.words = ""  # first line of its last words
         self.closing = ""  # why CLOSED, for a worker that does not end

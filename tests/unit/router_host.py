@@ -275,8 +275,9 @@ class Host:
         self._closers.append(worker)
         return worker
 
-    def attach(self, worker: FakeWorker) -> None:
-        self.tell(AttachRouter(worker.component, worker.incarnation), (worker.far.fileno(),))
+    def attach(self, worker: FakeWorker, pid: int = 0) -> None:
+        """Give the worker to the router; its CPU clock is that of process `pid`, by default the test's own."""
+        self.tell(AttachRouter(worker.component, worker.incarnation, pid or os.getpid()), (worker.far.fileno(),))
         worker.far.close()
 
     def start(
@@ -288,12 +289,13 @@ class Host:
         deadline_ms: int = 20_000,
         message_size: int = 1 << 20,
         limits: Limits | None = None,
+        pid: int = 0,
     ) -> FakeWorker:
         """A component with a worker that is ready."""
         if route:
             self.route(name, rules, limits=limits or Limits(deadline_ms=deadline_ms, message_size=message_size))
         worker = self.connect(name)
-        self.attach(worker)
+        self.attach(worker, pid)
         worker.ready()
         event = self.control.event("ready")
         assert (worker.component, worker.incarnation) == (event.component, event.incarnation)

@@ -1,4 +1,4 @@
-"""The memory limit holds for all linear memories of a component together."""
+"""The engine's limits: memory over all memories together, counts, stack; each alone, the others wide open."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import pytest
 import wasmtime
 from wasmtime import component as wasmtime_component
 
-from sandbox.engine import make_engine
+from sandbox.engine import MAX_WASM_STACK, make_engine
 from sandbox.guest import Guest, GuestFailed
+from sandbox.memories import memories
 from sandbox.types import Limits, Outcome
 
 pytestmark = pytest.mark.block1_runtime
 PAGE = 65536
+WIDE = Limits(memory=1 << 30, memories=100, tables=10_000, table_elements=10_000_000, instances=100_000, fuel=10**12)
 
 
-def _memories(count: int, pages: int) -> tuple[wasmtime.Engine, wasmtime_component.Component]:
-    engine = make_engine()
-    memories = " ".join(f"(memory {pages})" for _ in range(count))
-    text = f"(component (core module $m {memories}) (core instance (instantiate $m)))"
-    return engine, wasmtime_component.Component(engine, text)
+@pytest.fixture(params=[True, False], ids=["counted", "shares"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> wasmtime.Engine:
+    """An engine with memories of ours, and one with its own, as a profile with reservations has."""
+    monkeypatch.setattr(memories, "installed", False)
+    return make_engine(counted=request.param)
 
 
-def _instantiated(count: int, pages: int, limit_pages: int) -> str:
-    """Why instantiation failed; "" when only the missing lifecycle came after it."""
-    engine, component = _memories(count, pages)
-    limits = Limits(memory=limit_pages * PAGE)
+def _instantiated(engine: wasmtime.Engine, core: str, limits: Limits) -> str:
+    """Why instantiation of a component around these core modules failed; "" when it did not."""
+    component = wasmtime_component.Component(engine, f"(component {core})")
     guest = Guest.__new__(Guest)
     guest._limits = limits
     try:
@@ -34,21 +35,68 @@ def _instantiated(count: int, pages: int, limit_pages: int) -> str:
     return ""
 
 
+def _module(fields: str, times: int = 1) -> str:
+    return f"(core module $m {fields})" + "(core instance (instantiate $m))" * times
+
+
+def _memories(count: int, pages: int) -> str:
+    return _module(" ".join(f"(memory {pages})" for _ in range(count)))
+
+
 @pytest.mark.parametrize(("count", "pages"), [(1, 8), (2, 4), (3, 2), (8, 1)])
-def test_a_fair_share_fits(count: int, pages: int) -> None:
-    """Positive control: what fits the shares is instantiated."""
-    assert "" == _instantiated(count, pages, 8)
+def test_memories_within_the_limit(engine: wasmtime.Engine, count: int, pages: int) -> None:
+    """Positive control: what fits is instantiated."""
+    assert "" == _instantiated(engine, _memories(count, pages), Limits(memory=8 * PAGE))
 
 
 @pytest.mark.parametrize(("count", "pages"), [(1, 9), (2, 5), (3, 3), (8, 2), (9, 1)])
-def test_more_than_the_limit_together_does_not(count: int, pages: int) -> None:
+def test_memories_over_the_limit_together(engine: wasmtime.Engine, count: int, pages: int) -> None:
     """Memories that would exceed the limit together, or are too many, are refused."""
-    assert "resource limit" in _instantiated(count, pages, 8) or "memory" in _instantiated(count, pages, 8)
+    error = _instantiated(engine, _memories(count, pages), Limits(memory=8 * PAGE))
+    assert "resource limit" in error or "memory" in error
 
 
-def test_it_is_told_as_memory() -> None:
+def test_it_is_told_as_memory(engine: wasmtime.Engine) -> None:
     """The end has the cause's name."""
-    engine, component = _memories(2, 100)
+    component = wasmtime_component.Component(engine, f"(component {_memories(2, 100)})")
     with pytest.raises(GuestFailed) as caught:
         Guest(engine, wasmtime_component.Linker(engine), component, Limits(memory=PAGE))
     assert Outcome.MEMORY == caught.value.outcome
+
+
+@pytest.mark.parametrize(
+    ("core", "enough", "short"),
+    [
+        (_memories(3, 1), {"memories": 3}, {"memories": 2}),
+        (_module("(table 10 funcref) (table 10 funcref)"), {"tables": 2}, {"tables": 1}),
+        (_module("(table 500 funcref)"), {"table_elements": 500}, {"table_elements": 499}),
+        (_module("", times=5), {"instances": 5}, {"instances": 4}),
+    ],
+    ids=["memories", "tables", "table-elements", "instances"],
+)
+def test_each_count_alone(engine: wasmtime.Engine, core: str, enough: dict[str, int], short: dict[str, int]) -> None:
+    """With every other limit wide open, the one limit lets exactly so much through."""
+    base = {name: getattr(WIDE, name) for name in WIDE.__struct_fields__}
+    assert "" == _instantiated(engine, core, Limits(**(base | enough)))
+    assert _instantiated(engine, core, Limits(**(base | short)))
+
+
+def _core(engine: wasmtime.Engine, text: str) -> tuple[wasmtime.Store, wasmtime.InstanceExports]:
+    store = wasmtime.Store(engine)
+    store.set_fuel(10**9)
+    module = wasmtime.Module(engine, wasmtime.wat2wasm(f"(module {text})"))
+    return store, wasmtime.Instance(store, module, []).exports(store)
+
+
+def test_stack(engine: wasmtime.Engine) -> None:
+    """Recursion ends in a trap at the engine's stack size; a depth that fits it comes back."""
+    store, exports = _core(
+        engine,
+        """(func $down (export "down") (param i32) (result i32)
+             (if (result i32) (local.get 0)
+               (then (i32.add (i32.const 1) (call $down (i32.sub (local.get 0) (i32.const 1)))))
+               (else (i32.const 0))))""",
+    )
+    assert 500 == exports["down"](store, 500)
+    with pytest.raises(wasmtime.Trap, match="call stack exhausted"):
+        exports["down"](store, MAX_WASM_STACK)

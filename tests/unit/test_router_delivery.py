@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -377,10 +379,9 @@ def test_queue_full_between_components(host: Host) -> None:
     assert b"answer" == pair.a.callback()[1]
 
 
-def test_open_requests_are_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the bound a request is refused as queue-full; callbacks not yet delivered count."""
-    monkeypatch.setattr("supervisor.router.asks.MAX_PENDING", 2)
-    pair = Pair(host)
+def test_open_requests_are_bounded(host: Host) -> None:
+    """Beyond the limit a request is refused as queue-full; callbacks not yet delivered count."""
+    pair = Pair(host, limits=Limits(requests=2))
     assert 0 == pair.a.ask(Request(2, cid("acme/b"), 5000)).case
     assert 4 == pair.a.ask(Request(3, cid("acme/b"), 5000)).case
     pair.b.reply(pair.question)
@@ -393,10 +394,9 @@ def test_open_requests_are_bounded(host: Host, monkeypatch: pytest.MonkeyPatch) 
     pair.a.reply(callback)
 
 
-def test_callbacks_hold_no_more_bytes_than_allowed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callbacks_hold_no_more_bytes_than_allowed(host: Host) -> None:
     """Replies that pile up beyond the bytes a mailbox may hold arrive as `queue-full`; every request is answered."""
-    monkeypatch.setattr("supervisor.router.mailbox.MAILBOX_BYTES", 0)
-    pair = Pair(host, limits=Limits(message_size=1000))
+    pair = Pair(host, limits=Limits(message_size=1000, mailbox_bytes=4 * 1512))
     ids = [pair.id, *(pair.a.ask(Request(n, cid("acme/b"), 20_000)).text for n in range(2, 8))]
     hand = pair.question
     for _ in ids[1:]:
@@ -414,7 +414,40 @@ def test_callbacks_hold_no_more_bytes_than_allowed(host: Host, monkeypatch: pyte
     assert ["ok"] * 4 + ["queue-full"] * 3 == results
 
 
+def test_mailbox_size(host: Host) -> None:
+    """Bytes fill a mailbox that has room for many more messages; with room for the bytes the same ones are taken."""
+    for name, size, told in (("acme/a", 4 << 10, "queue-full"), ("acme/b", 16 << 20, "")):
+        host.start(name, limits=Limits(mailbox_bytes=size, message_size=2000))
+        answers = []
+        for _ in range(4):
+            host.control.submit(name, b"x" * 2000, request=False)
+            answers.append(host.control.submitted()[0].error)
+        assert told == answers[-1]
+
+
 # -- deadlines and ends ---------------------------------------------------------------------------------------
+
+
+def test_cpu_time(host: Host) -> None:
+    """A worker that burns its message's CPU time is ended before its deadline; one that waits is not."""
+    limits = Limits(deadline_ms=20_000, cpu_ms=150)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as spinner:
+        try:
+            busy = host.start("acme/busy", limits=limits, pid=spinner.pid)
+            with subprocess.Popen(["sleep", "100"]) as sleeper:
+                calm = host.start("acme/calm", limits=limits, pid=sleeper.pid)
+                began = time.monotonic()
+                host.control.submit("acme/calm")
+                calm.message()
+                host.control.submit("acme/busy")
+                busy.message()
+                end = host.end_asked()
+                sleeper.kill()
+            assert (busy.incarnation, "deadline") == (end.incarnation, end.outcome)
+            assert end.detail.startswith("CPU time: more than 150 ms")
+            assert time.monotonic() - began < 15
+        finally:
+            spinner.kill()
 
 
 def test_deadline(host: Host) -> None:

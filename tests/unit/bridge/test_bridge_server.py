@@ -376,20 +376,32 @@ def test_log_lines_reach_the_log_cut_to_size(host):
     assert ("trace", 16 * 1024 + 3) == (second["level"], len(second["message"]))
 
 
-def test_a_log_flood_is_shed_and_said(host, monkeypatch):
-    """Beyond the burst lines are dropped; the next line that passes is preceded by how many."""
+@pytest.mark.parametrize(
+    ("limits", "passing"),
+    [(Limits(log_lines=2, log_bytes=64 << 20), 10), (Limits(log_lines=10_000, log_bytes=80), 4)],
+    ids=["lines", "bytes"],
+)
+def test_a_log_flood_is_shed_and_said(host, monkeypatch, limits, passing):
+    """Beyond five seconds' lines, or bytes, lines are dropped: said once at the cut, and how many at its end."""
     clock = [1000.0]
     monkeypatch.setattr("bridge.server.time.monotonic", lambda: clock[0])
+    host.policy([], {}, limits=limits)
     worker = host.worker()
-    for number in range(1_010):
-        worker.post(Op.LOG, msgspec.msgpack.encode((2, f"line {number}", None)))
+
+    def log(text):
+        worker.post(Op.LOG, msgspec.msgpack.encode((2, text, None)))
         while worker.poll() is None:
             host.turn()
-    clock[0] += 1
-    worker.ask(Op.LOG, 2, "after", None)
+
+    for number in range(passing + 10):
+        log(f"{number:03d}" + "x" * 97)
+    clock[0] += 5
+    log("after")
     host.turn()
-    lines = host.records(stream="logs", limit=3)
-    assert ["line 999", "10 log lines were dropped: too many at once", "after"] == [line["message"] for line in lines]
+    lines = [line["message"] for line in host.records(stream="logs", limit=100)]
+    assert [f"{number:03d}" for number in range(passing)] == [line[:3] for line in lines[:passing]]
+    assert lines[passing].startswith("log lines are dropped from here on")
+    assert ["10 log lines were dropped: too many at once", "after"] == lines[passing + 1 :]
 
 
 def test_sleep_is_answered_in_time_and_clamped(host):

@@ -110,6 +110,18 @@ def test_a_lowered_quota_can_be_got_under(storage):
     storage.set(ONE, "a", b"x" * 49, low)
 
 
+def test_the_number_of_keys_has_a_limit(storage):
+    """A key beyond it is refused whatever room there is; one that exists may be written again, one gone makes room."""
+    limits = Limits(storage_keys=2)
+    storage.set(ONE, "a", b"", limits)
+    storage.set(ONE, "b", b"", limits)
+    assert StorageError.QUOTA_EXCEEDED == case(storage.set, ONE, "c", b"", limits)
+    storage.set(ONE, "b", b"again", limits)
+    storage.set(TWO, "c", b"", limits)  # the control: another's keys are another's
+    storage.delete(ONE, "a")
+    storage.set(ONE, "c", b"", limits)
+
+
 def test_values_have_a_limit(storage):
     """A value beyond `message_size` is refused; one of exactly that size is stored."""
     limits = Limits(message_size=1000)

@@ -1,0 +1,221 @@
+"""Linear memories from the host: one limit over all of a component's memories, and a record of what was refused.
+
+The engine's own limiter sees one memory at a time, so it can only bound each of them. Here the engine is given a memory
+creator (`wasmtime_config_host_memory_creator_set`, wasmtime's C API): it asks this module for each new memory and each
+growth, and this module counts them together. A memory access costs nothing: compiled code works on the base and the
+length that the engine read after the last growth.
+
+What must hold, or the sandbox is open:
+
+* The engine must expect neither address space reserved behind a memory nor guard pages, because none is made here.
+  `fits` says so of the settings, and each call checks again what the engine asks for.
+* A callback must not fail by an exception: ctypes would return whatever the stack held. Each catches everything, and
+  an error object is kept for the case that none can be made any more.
+* The callbacks exist before `process.no_writable_code`: none can be made afterwards. They are made once, in the zygote.
+
+A memory gets address space for what it may ever have, as far as there is some to spare, so that growing moves nothing;
+pages become usable (mprotect) as it grows. Where there is none to spare it gets what it needs and moves when it grows.
+The bound of both together is `ADDRESS_SPACE` times the limit. The calls are those the last filter allows: mmap of
+private anonymous memory at no chosen address, mprotect, munmap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping
+from typing import Any
+
+from wasmtime import _ffi as ffi
+
+ADDRESS_SPACE = 3
+"""Address space all memories together may take, in limits: what is used, what is spare, and one that moves."""
+_MARK = "linear memory limit"
+"""Begins the text of each refusal."""
+_PROT_NONE = 0
+_PROT_READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
+_MAP = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
+_FAILED = ctypes.c_void_p(-1).value
+_PAGE = mmap.PAGESIZE
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+class Refused(Exception):
+    """A memory may not be made, or may not grow."""
+
+
+class _Memory:
+    """One linear memory: `reserved` bytes of address space at `base`, the first `size` of them usable."""
+
+    __slots__ = ("base", "reserved", "size")
+
+    def __init__(self, base: int, reserved: int, size: int) -> None:
+        self.base, self.reserved, self.size = base, reserved, size
+
+
+class Memories:
+    """All linear memories of this process. `limit` is set by the worker before it instantiates anything."""
+
+    def __init__(self, limit: int) -> None:
+        self.installed = False
+        """Whether an engine takes its memories from here."""
+        self.limit = limit
+        """Bytes of all memories together."""
+        self.used = 0
+        self.refused = 0
+        """Largest total that was asked for and refused since `take_refused`."""
+        self._spare = 0
+        self._live: dict[int, _Memory] = {}
+        self._last = 0
+
+    def take_refused(self) -> int:
+        """The largest total refused since the last call, bytes; 0 when nothing was."""
+        refused, self.refused = self.refused, 0
+        return refused
+
+    def create(self, minimum: int, maximum: int) -> int:
+        """A new memory of `minimum` bytes that never grows over `maximum`; its number.
+
+        Raises:
+            Refused: over the limit, or no address space.
+        """
+        self._admit(minimum)
+        most = min(max(minimum, maximum), self.limit)
+        spare = min(most - minimum, self.limit - self._spare)
+        memory = _mapped(minimum, minimum + max(spare, 0))
+        self._last += 1
+        self._live[self._last] = memory
+        self.used += minimum
+        self._spare += memory.reserved - minimum
+        return self._last
+
+    def grow(self, number: int, size: int) -> None:
+        """Make a memory `size` bytes long. Raises Refused."""
+        memory = self._live[number]
+        more = size - memory.size
+        if more < 0:
+            raise Refused(f"{_MARK}: a memory does not shrink")
+        self._admit(more)
+        if size <= memory.reserved:
+            if _libc.mprotect(memory.base + memory.size, more, _PROT_READ_WRITE) != 0:
+                raise self._unavailable(more)
+            self._spare -= more
+        else:
+            moved = _mapped(size, size)
+            ctypes.memmove(moved.base, memory.base, memory.size)
+            _libc.munmap(memory.base, memory.reserved)
+            self._spare -= memory.reserved - memory.size
+            memory.base, memory.reserved = moved.base, moved.reserved
+        memory.size = size
+        self.used += more
+
+    def find(self, number: int) -> _Memory:
+        """A live memory."""
+        return self._live[number]
+
+    def drop(self, number: int) -> None:
+        """Give a memory back."""
+        memory = self._live.pop(number)
+        _libc.munmap(memory.base, memory.reserved)
+        self.used -= memory.size
+        self._spare -= memory.reserved - memory.size
+
+    def _admit(self, more: int) -> None:
+        total = self.used + more
+        if total > self.limit:
+            self.refused = max(self.refused, total)
+            raise Refused(f"{_MARK}: {total} bytes over all memories, {self.limit} are allowed")
+
+    def _unavailable(self, more: int) -> Refused:
+        self.refused = max(self.refused, self.used + more)
+        return Refused(f"{_MARK}: the worker's address space is used up")
+
+
+def _mapped(size: int, reserved: int) -> _Memory:
+    # An empty memory needs an address, too; nothing in it is ever usable.
+    reserved = max(-(-reserved // _PAGE) * _PAGE, _PAGE)
+    base = _libc.mmap(None, reserved, _PROT_NONE, _MAP, -1, 0)
+    if base is None or base == _FAILED:
+        raise Refused(f"{_MARK}: the worker's address space is used up")
+    if size and _libc.mprotect(base, size, _PROT_READ_WRITE) != 0:
+        _libc.munmap(base, reserved)
+        raise Refused(f"{_MARK}: the worker's address space is used up")
+    return _Memory(base, reserved, size)
+
+
+memories = Memories(1 << 32)
+"""One process, one store at a time: module state is right. The zygote's own rehearsal runs under this limit."""
+
+
+def fits(settings: Mapping[str, bool | int]) -> bool:
+    """Whether an engine of these settings expects no more of a memory than is made here."""
+    wanted = ("memory_reservation", "memory_guard_size", "memory_reservation_for_growth", "memory_init_cow")
+    return all(not settings.get(name, True) for name in wanted)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether the engine's error text tells of a refusal of ours."""
+    return _MARK in text
+
+
+def install(config: Any) -> None:
+    """Have an engine made from `config` (a `wasmtime.Config`) take its memories from here."""
+    spare_error = ffi.wasmtime_error_new(b"linear memory limit: no memory is left to say why")
+    emergency = ctypes.cast(spare_error, ctypes.c_void_p).value or 1
+
+    def failed(error: Exception) -> int:
+        try:
+            made = ffi.wasmtime_error_new(str(error).encode())
+            return ctypes.cast(made, ctypes.c_void_p).value or emergency
+        except Exception:  # whatever it is, the engine must hear of a failure
+            return emergency
+
+    def new(_env: Any, _type: Any, minimum: int, maximum: int, reserved: int, guard: int, out: Any) -> int:
+        try:
+            if reserved or guard:
+                raise Refused(f"{_MARK}: the engine expects {reserved} reserved and {guard} guard bytes")
+            number = memories.create(minimum, maximum)
+            made = out.contents
+            made.env, made.get_memory, made.grow_memory, made.finalizer = number, get_, grow_, drop_
+            return 0
+        except Exception as error:  # see above: an exception must not leave a callback
+            return failed(error)
+
+    def get(number: int, size: Any, maximum: Any) -> int:
+        try:
+            memory = memories.find(number)
+            base = memory.base
+            maximum[0] = memory.reserved
+            size[0] = memory.size  # last: without a length nothing can be read at a wrong base
+            return base
+        except Exception:
+            return 0
+
+    def grow(number: int, size: int) -> int:
+        try:
+            memories.grow(number, size)
+            return 0
+        except Exception as error:
+            return failed(error)
+
+    def drop(number: int) -> None:
+        try:
+            memories.drop(number)
+        except Exception:
+            return  # the store is going; its process ends soon after
+
+    get_, grow_ = ffi.wasmtime_memory_get_callback_t(get), ffi.wasmtime_memory_grow_callback_t(grow)
+    drop_ = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(drop)
+    creator = ffi.wasmtime_memory_creator_t(None, ffi.wasmtime_new_memory_callback_t(new))
+    # The engine takes a copy of the structure; the callbacks must live as long as any engine does.
+    _kept.append((creator, get_, grow_, drop_))
+    ffi.wasmtime_config_host_memory_creator_set(config.ptr(), ctypes.byref(creator))
+    memories.installed = True
+
+
+_kept: list[Any] = []

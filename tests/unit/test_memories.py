@@ -1,0 +1,153 @@
+"""Linear memories made by the host: counted together, refused by name, safe against hostile sizes."""
+
+from __future__ import annotations
+
+import gc
+import resource
+from collections.abc import Iterator
+
+import pytest
+import wasmtime
+from forked import returns
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox import memories as module
+from sandbox.engine import make_engine
+from sandbox.engine import settings as engine_settings
+from sandbox.memories import ADDRESS_SPACE, Memories, Refused, fits, memories
+
+pytestmark = pytest.mark.block1_runtime
+PAGE = 65536
+PARANOID = engine_settings("paranoid")
+TEXT = """(module
+  (memory (export "a") 1 100) (memory (export "b") 1)
+  (func (export "grow-a") (param i32) (result i32) (memory.grow 0 (local.get 0)))
+  (func (export "grow-b") (param i32) (result i32) (memory.grow 1 (local.get 0)))
+  (func (export "size-b") (result i32) (memory.size 1))
+  (func (export "poke-b") (param i32 i32) (i32.store 1 (local.get 0) (local.get 1)))
+  (func (export "peek-b") (param i32) (result i32) (i32.load 1 (local.get 0))))"""
+
+
+@pytest.fixture
+def guest(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[wasmtime.Store, wasmtime.InstanceExports]]:
+    """Two memories, 16 pages allowed together."""
+    monkeypatch.setattr(memories, "limit", 16 * PAGE)
+    engine = make_engine(counted=True)
+    store = wasmtime.Store(engine)
+    store.set_fuel(10**9)
+    exports = wasmtime.Instance(store, wasmtime.Module(engine, wasmtime.wat2wasm(TEXT)), []).exports(store)
+    yield store, exports
+    memories.take_refused()
+
+
+def test_the_sum_is_what_is_limited(guest: tuple[wasmtime.Store, wasmtime.InstanceExports]) -> None:
+    """Either memory may have all that the other leaves; one page more answers -1 and leaves a record."""
+    store, exports = guest
+    assert 1 == exports["grow-a"](store, 9)
+    assert 0 == memories.take_refused()
+    assert -1 == exports["grow-b"](store, 6)
+    assert 17 * PAGE == memories.take_refused()
+    assert 1 == exports["grow-b"](store, 5)
+    assert -1 == exports["grow-a"](store, 1)
+    assert 16 * PAGE == memories.used
+
+
+def test_what_was_written_survives_growth(guest: tuple[wasmtime.Store, wasmtime.InstanceExports]) -> None:
+    """Growing keeps the content, gives zeroes, and does not open what lies behind the end."""
+    store, exports = guest
+    exports["poke-b"](store, PAGE - 4, 77)
+    exports["grow-b"](store, 3)
+    assert (77, 0) == (exports["peek-b"](store, PAGE - 4), exports["peek-b"](store, 4 * PAGE - 4))
+    with pytest.raises(wasmtime.Trap, match="out of bounds"):
+        exports["peek-b"](store, 4 * PAGE - 3)
+
+
+@pytest.mark.parametrize("pages", [0x7FFFFFFF, -1, 65536, 65535, -65536])
+def test_hostile_sizes(guest: tuple[wasmtime.Store, wasmtime.InstanceExports], pages: int) -> None:
+    """No number of pages does more than be refused."""
+    store, exports = guest
+    assert -1 == exports["grow-b"](store, pages)
+    assert 1 == exports["size-b"](store)
+
+
+def test_everything_is_given_back() -> None:
+    """A store that is gone has left nothing behind."""
+    before = memories.used
+    engine = make_engine(counted=True)
+    store = wasmtime.Store(engine)
+    instance = wasmtime.Instance(store, wasmtime.Module(engine, wasmtime.wat2wasm(TEXT)), [])
+    assert before + 2 * PAGE == memories.used
+    del instance, store
+    gc.collect()
+    assert before == memories.used
+
+
+def test_an_engine_that_expects_more_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With reservations or guard pages expected, no memory is made; `fits` says so beforehand."""
+    assert fits(PARANOID)
+    for name in ("memory_reservation", "memory_guard_size"):
+        changed = PARANOID | {name: 1 << 16}
+        assert not fits(changed)
+        config = wasmtime.Config()
+        for key, value in changed.items():
+            setattr(config, key, value)
+        module.install(config)
+        engine = wasmtime.Engine(config)
+        store = wasmtime.Store(engine)
+        store.set_fuel(1000)
+        with pytest.raises(wasmtime.WasmtimeError, match="the engine expects"):
+            wasmtime.Instance(store, wasmtime.Module(engine, wasmtime.wat2wasm("(module (memory 1))")), [])
+
+
+def test_address_space_used_up_is_a_refusal() -> None:
+    """Where the kernel gives no more, growing answers -1; the process lives, and the refusal is on record."""
+
+    def child() -> list[int]:
+        memories.limit = 1 << 30
+        engine = make_engine(counted=True)
+        store = wasmtime.Store(engine)
+        store.set_fuel(10**9)
+        exports = wasmtime.Instance(store, wasmtime.Module(engine, wasmtime.wat2wasm(TEXT)), []).exports(store)
+        grown = exports["grow-b"](store, 100)
+        used = 64 << 20
+        resource.setrlimit(resource.RLIMIT_DATA, (used, used))
+        return [grown, exports["grow-b"](store, 10_000), int(memories.take_refused() > 10_000 * PAGE)]
+
+    assert [1, -1, 1] == returns(child)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["create", "grow", "drop"]), st.integers(0, 5), st.integers(0, 12)), max_size=40)
+)
+def test_the_counts_agree_with_a_model(steps: list[tuple[str, int, int]]) -> None:
+    """Whatever is made, grown and dropped: the sum is right, the limit holds, address space stays within its bound."""
+    limit = 10 * PAGE
+    box = Memories(limit)
+    model: dict[int, int] = {}
+    try:
+        for what, which, pages in steps:
+            number = sorted(model)[which % len(model)] if model else 0
+            if what == "create":
+                try:
+                    model[box.create(pages * PAGE, which * 4 * PAGE)] = pages * PAGE
+                except Refused:
+                    assert sum(model.values()) + pages * PAGE > limit
+            elif what == "grow" and model:
+                try:
+                    box.grow(number, model[number] + pages * PAGE)
+                    model[number] += pages * PAGE
+                except Refused:
+                    assert sum(model.values()) + pages * PAGE > limit
+            elif model:
+                box.drop(number)
+                del model[number]
+            assert sum(model.values()) == box.used <= limit
+            assert all(box.find(n).size == size <= box.find(n).reserved for n, size in model.items())
+            # An empty memory still has one page of the machine's.
+            assert sum(box.find(n).reserved for n in model) <= (ADDRESS_SPACE - 1) * limit + 4096 * len(model)
+    finally:
+        for number in list(model):
+            box.drop(number)
+    assert 0 == box.used
