@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import wasmtime
 from wasmtime import component as wasmtime_component
@@ -20,6 +22,8 @@ WIDE = Limits(memory=1 << 30, memories=100, tables=10_000, table_elements=10_000
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> wasmtime.Engine:
     """An engine with memories of ours, and one with its own, as a profile with reservations has."""
     monkeypatch.setattr(memories, "installed", False)
+    monkeypatch.setattr(memories, "limit", 1 << 30)
+    gc.collect()  # another test's store would still be counted
     return make_engine(counted=request.param)
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sandbox.types import Limits
 from supervisor.config import HostConfig, parse_config
+from supervisor.control import limits_reference
 from supervisor.packages import errors
+from supervisor.packages.limit_table import TABLE
 from supervisor.packages.manifest import (
     CapabilitiesSection,
     ComponentSection,
@@ -135,3 +138,23 @@ def test_the_packages_page_names_every_field_of_a_publisher() -> None:
     text = page("packages.md")
     for word in (*keys(Publisher), *(level.value for level in Level)):
         assert f"`{word}`" in text
+
+
+def test_each_limit_has_a_test_that_exists() -> None:
+    """The table of limits names, for every key, tests there are, and every row is a field of `Limits`."""
+    assert [row.key for row in TABLE] == list(limits_reference.TESTS)
+    assert [row.field for row in TABLE] == list(Limits.__struct_fields__)
+    for test in {test for tests in limits_reference.TESTS.values() for test in tests}:
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (Path(__file__).parents[1] / file).read_text(), test
+
+
+def test_the_manifest_page_says_what_the_table_says() -> None:
+    """What happens when a limit is reached stands on the page as the program's own table has it."""
+    text = page("manifest.md")
+    assert [] == [row.key for row in TABLE if f"{row.reached} |" not in text]
+
+
+def test_the_limits_page_is_the_programs() -> None:
+    """The generated page is in step."""
+    assert limits_reference.markdown() == page("limits.md")

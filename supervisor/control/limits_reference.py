@@ -1,0 +1,130 @@
+"""The page docs/reference/limits.md: every limit, who holds it, what happens, and the tests that show it.
+
+The manifest's limits come from `supervisor.packages.limit_table`; what nobody may set, from the constants themselves.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bridge.filesystem import MAX_DATA, MAX_ENTRIES
+from bridge.server import MAX_LOG_MESSAGE
+from bridge.session import MAX_REQUEST
+from bridge.storage import MAX_KEY, MAX_KEYS
+from sandbox.engine import MAX_WASM_STACK
+from sandbox.types import Limits
+from supervisor.config import HostConfig
+from supervisor.packages.limit_table import TABLE, held_by, spelled
+from supervisor.packages.units import format_duration, format_size
+from supervisor.router.asks import MAX_TARGETS
+from supervisor.router.correlation import MAX_SUBMITS, MAX_TIMEOUT_MS
+from supervisor.router.mailbox import TOTAL_BYTES
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "memory": (
+        "unit/test_memories.py::test_the_sum_is_what_is_limited",
+        "e2e/test_limits.py::test_memory",
+        "unit/test_kernel_walls.py::test_control_group",
+    ),
+    "fuel": ("e2e/test_limits.py::test_fuel",),
+    "deadline": (
+        "e2e/test_limits.py::test_deadline_while_blocked_in_the_host",
+        "unit/test_router_delivery.py::test_deadline_is_per_message",
+    ),
+    "mailbox": ("unit/test_router_delivery.py::test_queue_full_between_components",),
+    "storage": ("e2e/test_limits.py::test_storage_quota", "unit/bridge/test_storage.py::test_the_quota_is_exact"),
+    "message-size": ("e2e/test_limits.py::test_message_size",),
+    "cpu": ("unit/test_router_delivery.py::test_cpu_time",),
+    "memories": ("unit/test_guest_limits.py::test_each_count_alone",),
+    "tables": ("unit/test_guest_limits.py::test_each_count_alone",),
+    "table-elements": ("unit/test_guest_limits.py::test_each_count_alone",),
+    "instances": ("unit/test_guest_limits.py::test_each_count_alone",),
+    "mailbox-size": ("unit/test_router_delivery.py::test_mailbox_size",),
+    "storage-keys": ("unit/bridge/test_storage.py::test_the_number_of_keys_has_a_limit",),
+    "requests": ("unit/test_router_delivery.py::test_open_requests_are_bounded",),
+    "log-lines": ("unit/bridge/test_bridge_server.py::test_a_log_flood_is_shed_and_said",),
+    "log-size": ("unit/bridge/test_bridge_server.py::test_a_log_flood_is_shed_and_said",),
+}
+"""The tests that show each limit of the manifest alone, below tests/."""
+
+
+class Fixed(NamedTuple):
+    """A limit that no manifest changes."""
+
+    what: str
+    value: str
+    held_by: str
+    reached: str
+
+
+def _fixed() -> list[Fixed]:
+    host = HostConfig("/", "/", "/")
+    rows = [
+        ("Stack of the guest", format_size(MAX_WASM_STACK), "engine", "Trap `call stack exhausted`, outcome `trap`."),
+        ("Processes of a worker", "1", "filter, RLIMIT_NPROC, cgroup", "No call that makes one is let through."),
+        ("Open files of a worker", "2", "filter, RLIMIT_NOFILE", "Its two channels; it can open no other."),
+        ("Requests of a worker to the bridge", "1", "bridge", "A second one while one is in hand ends it, `policy`."),
+        ("One request to the bridge", format_size(MAX_REQUEST), "bridge", "A longer one ends it, `policy`."),
+        (
+            "Descriptors the bridge holds for a worker",
+            "its channel, its bound directories",
+            "bridge",
+            "A file is open while one request is carried out, never between two.",
+        ),
+        ("Data of one read or write", format_size(MAX_DATA), "bridge", "`too-large`."),
+        ("Entries of one listing", str(MAX_ENTRIES), "bridge", "`too-large`."),
+        ("A storage key", f"{MAX_KEY} B", "bridge", "`invalid-key`."),
+        ("Keys of one listing", str(MAX_KEYS), "bridge", "The first so many, sorted."),
+        ("A log message", format_size(MAX_LOG_MESSAGE), "bridge", "It is cut."),
+        ("Targets of a broadcast", str(MAX_TARGETS), "router", "`invalid-message`."),
+        ("Wait for an answer", format_duration(MAX_TIMEOUT_MS), "router", "A longer wish is cut to it."),
+        ("All mailboxes together", format_size(TOTAL_BYTES), "router", "Senders get `queue-full`."),
+        ("Requests from outside", str(MAX_SUBMITS), "router", "`E_QUEUE_FULL`."),
+        (
+            "Memory of a compiler",
+            f"{format_size(host.compile_memory)}, `[compile] memory`",
+            "RLIMIT_AS, RLIMIT_DATA, cgroup",
+            "The package is refused, `E_COMPILE_LIMIT`.",
+        ),
+        (
+            "Time of a compilation",
+            f"{format_duration(host.compile_timeout_ms)}, `[compile] timeout`",
+            "supervisor, RLIMIT_CPU",
+            "The package is refused, `E_COMPILE_LIMIT`.",
+        ),
+    ]
+    return [Fixed(*row) for row in rows]
+
+
+def markdown() -> str:
+    """The page."""
+    usual = Limits()
+    lines = [
+        "# Limits",
+        "",
+        "Generated by `scripts/make-reference limits`; change the tables in the program, not this page.",
+        "",
+        "## Of the manifest",
+        "",
+        "What each means and what it may be stands in the [manifest](manifest.md#limits). `airssys info` shows the",
+        "values of one component and who holds them on this machine. The tests are below `tests/`; each shows the",
+        "limit changing behaviour with the others wide open.",
+        "",
+        "| Key | Default | Held by | Shown by |",
+        "|---|---|---|---|",
+    ]
+    for row in TABLE:
+        default = spelled(row, getattr(usual, row.field))
+        tests = ", ".join(f"`{test}`" for test in TESTS[row.key])
+        lines.append(f"| `{row.key}` | {default} | {', '.join(held_by(row, {}))} | {tests} |")
+    lines += [
+        "",
+        "## Of the host",
+        "",
+        "No manifest changes these.",
+        "",
+        "| What | Limit | Held by | When it is reached |",
+        "|---|---|---|---|",
+    ]
+    lines += [f"| {row.what} | {row.value} | {row.held_by} | {row.reached} |" for row in _fixed()]
+    return "\n".join(lines) + "\n"
