@@ -94,9 +94,10 @@ class LogArguments(_Arguments, frozen=True):
 
 
 class SleepArguments(_Arguments, frozen=True):
-    """Milliseconds."""
+    """Until when, and when the worker's message must be over: nanoseconds of CLOCK_MONOTONIC."""
 
-    milliseconds: U64
+    until: U64
+    deadline: U64
 
 
 # -- the table ------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from bridge.session import Session
 from bridge.storage import Storage, StorageFailure
 from bridge.uplink import Uplink
 from sandbox.errors import ProtocolViolation
-from sandbox.types import ComponentId
+from sandbox.types import START_MS, ComponentId
 from sandbox.wire.bridge_ops import Op
 from sandbox.wire.supervisor_frames import (
     AttachBridge,
@@ -70,7 +70,8 @@ class Server:
         self._rights: dict[ComponentId, Rights] = {}
         self._limiters: dict[ComponentId, LogLimiter] = {}
         self._sessions: dict[int, Session] = {}  # by incarnation
-        self._timers: list[tuple[float, int, Session, int]] = []  # when, tie-breaker, who, which request
+        # When (nanoseconds), tie-breaker, who, which request, whether it is the deadline that comes then.
+        self._timers: list[tuple[int, int, Session, int, bool]] = []
         self._sleeps = 0
 
     # -- the loop ---------------------------------------------------------------------------------------------
@@ -90,11 +91,12 @@ class Server:
             # Serving one may have closed another that was ready in the same turn (a Detach, the auditor's end).
             if self._selector.get_map().get(key.fd) is key and self._uplink.running:
                 key.data(events)
-        now = time.monotonic()
+        # Whole nanoseconds, as the worker counts: it takes an answer that is early by one for the order to stop.
+        now = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now:
-            _, _, session, turn = heapq.heappop(self._timers)
+            _, _, session, turn, late = heapq.heappop(self._timers)
             if not session.closed and session.turn == turn:
-                self._answer(session, answer(Op.SLEEP, None))
+                self._answer(session, answer(Op.SLEEP, None, int(late)))
         self._watch_audit()
 
     def close(self) -> None:
@@ -110,7 +112,7 @@ class Server:
         self._storage.close()
 
     def _timeout(self) -> float | None:
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
+        return max(0.0, (self._timers[0][0] - time.monotonic_ns()) / 1e9) if self._timers else None
 
     # -- workers ----------------------------------------------------------------------------------------------
 
@@ -134,12 +136,17 @@ class Server:
             self._log(session.component, arguments)
             self._answer(session, answer(kind, None))
         elif isinstance(arguments, SleepArguments):
-            limit = self._rights_of(session.component).policy.limits.deadline_ms
-            when = time.monotonic() + min(arguments.milliseconds, limit) / 1000
-            self._sleeps += 1
-            heapq.heappush(self._timers, (when, self._sleeps, session, session.turn))
+            self._sleep(session, arguments)
         else:
             self._record_then_answer(session, decide(self._rights_of(session.component), kind, arguments))
+
+    def _sleep(self, session: Session, asked: SleepArguments) -> None:
+        # The worker's word for its deadline is as good as any shorter one; the longest it can have is known here.
+        longest = max(self._rights_of(session.component).policy.limits.deadline_ms, START_MS)
+        deadline = min(asked.deadline, time.monotonic_ns() + longest * 1_000_000)
+        self._sleeps += 1
+        late = asked.until > deadline
+        heapq.heappush(self._timers, (min(asked.until, deadline), self._sleeps, session, session.turn, late))
 
     def _record_then_answer(self, session: Session, decision: Decision) -> None:
         turn = session.turn

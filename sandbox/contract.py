@@ -5,11 +5,15 @@ the type wasmtime computes of a compiled component, function by function and typ
 against another version is refused at install with the name of what differs, and not at its first call.
 
 Importing part of an interface is fine, and so are further exports; what the host calls is the lifecycle alone.
+
+WASI is served in one version. The Component Model links `0.2.x` to any other `0.2.y`, so a component may name whichever
+its toolchain knows; a function that this host lacks is named like any other.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 
 import wasmtime
@@ -23,7 +27,11 @@ from sandbox.wit_resolve import MAX_SIGNATURE, Resolver, function_text, members_
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
 """The interface every component must export."""
 PACKAGES = ("airssys-core", "airssys-osl")
-"""Directories of the packages that the host serves."""
+"""Directories of the packages that are the host's own."""
+WASI_PACKAGES = ("wasi-io", "wasi-clocks", "wasi-random", "wasi-cli", "wasi-filesystem", "wasi-sockets")
+"""Directories of the packages of WASI, of all of which every interface is served."""
+WASI_VERSION = "0.2.12"
+_WASI = re.compile(r"(wasi:[a-z0-9-]+/[a-z0-9-]+)@0\.2\.[0-9]+\Z")
 _PRIMITIVES: dict[type, str] = {
     wt.Bool: "bool", wt.Char: "char", wt.String: "string", wt.F32: "f32", wt.F64: "f64",
     wt.U8: "u8", wt.U16: "u16", wt.U32: "u32", wt.U64: "u64",
@@ -39,10 +47,11 @@ class ContractError(AirssysError):
 
 @dataclass(frozen=True)
 class Served:
-    """One interface: its functions and types, by name, written out in full."""
+    """One interface: its functions and types, by name, written out in full, and the resources that are its own."""
 
     functions: dict[str, str]
     types: dict[str, str]
+    resources: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,11 @@ class Contract:
     packages: tuple[Package, ...]
     imports: dict[str, Served]
     exports: dict[str, Served]
+
+    def served(self, name: str) -> Served | None:
+        """What is served to a component that imports `name`, whichever 0.2.x of WASI it names."""
+        wasi = _WASI.match(name)
+        return self.imports.get(f"{wasi[1]}@{WASI_VERSION}" if wasi else name)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,9 @@ def load() -> Contract:
         FileNotFoundError: the packages are not where they belong.
     """
     root = resources.wit_directory()
-    packages = tuple(parse_directory(root / name) for name in PACKAGES)
+    own = tuple(parse_directory(root / name) for name in PACKAGES)
+    wasi = tuple(parse_directory(root / name) for name in WASI_PACKAGES)
+    packages = own + wasi
     resolver = Resolver.of(packages)
     imports: dict[str, Served] = {}
     exports: dict[str, Served] = {}
@@ -91,9 +107,13 @@ def load() -> Contract:
                         resolver.functions(home, interface), resolver.types(home, interface)
                     )
         for interface in package.interfaces:
-            if not interface.functions:  # types alone need no host; a component may import them whatever its world
-                types = resolver.types(package, interface)
-                imports.setdefault(package.full_name(interface.name), Served({}, types))
+            # Types alone need no host; a component may import them whatever its world. WASI belongs to every world.
+            if not interface.functions or package in wasi:
+                resources_ = frozenset(each.name for each in interface.types if each.kind == "resource")
+                imports.setdefault(
+                    package.full_name(interface.name),
+                    Served(resolver.functions(package, interface), resolver.types(package, interface), resources_),
+                )
     return Contract(packages, imports, exports)
 
 
@@ -109,21 +129,40 @@ def check_component(component_type: wt.ComponentType, engine: wasmtime.Engine) -
     """
     contract = load()
     imports: dict[str, list[str]] = {}
+    resources_ = _Resources()
     for name, extern in component_type.imports(engine).items():
-        served = contract.imports.get(name)
+        served = contract.served(name)
         if served is None:
             raise ContractError(
                 "the component imports what this host does not serve",
                 subject=_short(name),
                 hint=f"it serves {', '.join(sorted(n for n, s in contract.imports.items() if s.functions))}",
             )
-        imports[name] = _check_import(name, extern.ty, served, engine)
+        imports[name] = _check_import(name, extern.ty, served, engine, resources_)
     exports = {name: extern.ty for name, extern in component_type.exports(engine).items()}
     _check_lifecycle(exports.get(LIFECYCLE), contract.exports[LIFECYCLE], engine)
     return ComponentFacts(dict(sorted(imports.items())), sorted(exports))
 
 
-def _check_import(name: str, kind: wt.ComponentItem, served: Served, engine: wasmtime.Engine) -> list[str]:
+class _Resources:
+    """The component's resources, with the names the contract has for them."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[wt.ResourceType, str]] = []
+
+    def add(self, resource: wt.ResourceType, text: str) -> None:
+        """It is imported from the interface that it belongs to."""
+        if self.own(resource) is None:
+            self._known.append((resource, text))
+
+    def own(self, resource: wt.ResourceType) -> str | None:
+        """`own<wasi:io/poll.pollable>`, or None for one that is not of the contract."""
+        return next((text for known, text in self._known if known == resource), None)
+
+
+def _check_import(
+    name: str, kind: wt.ComponentItem, served: Served, engine: wasmtime.Engine, resources_: _Resources
+) -> list[str]:
     """The functions of one imported interface."""
     if not isinstance(kind, wt.ComponentInstanceType):
         raise ContractError("the component imports this as something other than an interface", subject=name)
@@ -134,7 +173,9 @@ def _check_import(name: str, kind: wt.ComponentItem, served: Served, engine: was
         subject = f"{name}#{_short(item)}"
         if item not in known:
             raise ContractError("the component imports what this host does not serve", subject=subject)
-        found = item_text(item_type)
+        if isinstance(item_type, wt.ResourceType) and item in served.resources:
+            resources_.add(item_type, known[item])
+        found = item_text(item_type, resources_)
         if found != known[item]:
             raise ContractError(f"the host has {known[item]}, the component wants {found}", subject=subject)
         if isinstance(item_type, wt.FuncType):
@@ -165,13 +206,13 @@ def _check_lifecycle(kind: wt.ComponentItem | None, wanted: Served, engine: wasm
 # -- types as wasmtime tells them --------------------------------------------------------------------------------------
 
 
-def item_text(item: wt.ComponentItem) -> str:
+def item_text(item: wt.ComponentItem, resources_: _Resources | None = None) -> str:
     """The canonical text of a function's or a type's wasmtime description, in the form `sandbox.wit_resolve` writes.
 
-    What the contract's language has no word for (a resource, a stream, a nested component) comes out as
-    `unknown TypeName`, and what is longer than any type of ours as `too long`; neither equals anything.
+    What the contract's language has no word for (a resource not among `resources_`, a stream, a nested component) comes
+    out as `unknown TypeName`, and what is longer than any type of ours as `too long`; neither equals anything.
     """
-    writer = _Writer()
+    writer = _Writer(resources_ or _Resources())
     text = writer.function(item) if isinstance(item, wt.FuncType) else writer.type(item)
     return "too long" if writer.left < 0 else text
 
@@ -179,8 +220,9 @@ def item_text(item: wt.ComponentItem) -> str:
 class _Writer:
     """Writes types out, at most `MAX_SIGNATURE` parts of them: a component can name types that double at each level."""
 
-    def __init__(self) -> None:
+    def __init__(self, resources_: _Resources) -> None:
         self.left = MAX_SIGNATURE
+        self._resources = resources_
 
     def function(self, item: wt.FuncType) -> str:
         given = [(name, self.type(kind)) for name, kind in item.params]
@@ -208,7 +250,15 @@ class _Writer:
             return members_text("enum", [(name, None) for name in item.names])
         if isinstance(item, wt.FlagsType):
             return members_text("flags", [(name, None) for name in item.names])
+        if isinstance(item, wt.ResourceType | wt.OwnType | wt.BorrowType):
+            return self._handle(item)
         return f"unknown {type(item).__name__}"
+
+    def _handle(self, item: wt.ResourceType | wt.OwnType | wt.BorrowType) -> str:
+        text = self._resources.own(item if isinstance(item, wt.ResourceType) else item.ty)
+        if text is None:
+            return "unknown resource"
+        return "borrow" + text.removeprefix("own") if isinstance(item, wt.BorrowType) else text
 
     def _perhaps(self, item: object | None) -> str | None:
         return None if item is None else self.type(item)

@@ -11,7 +11,8 @@ from typing import Any
 import wasmtime
 from wasmtime import component as wasmtime_component
 
-from sandbox.host.links import ChannelClosed
+from sandbox.host import wasi
+from sandbox.host.links import ChannelClosed, GuestStopped
 from sandbox.host.messaging import from_id
 from sandbox.memories import is_refusal, memories
 from sandbox.types import Limits, Outcome
@@ -38,6 +39,8 @@ def classify(error: BaseException) -> GuestFailed:
     """What an exception out of a guest call means."""
     if isinstance(error, GuestFailed):
         return error
+    if isinstance(error, GuestStopped):
+        return GuestFailed(error.outcome, str(error))
     if isinstance(error, MemoryError):
         return GuestFailed(Outcome.MEMORY, "the worker's address space is used up")
     if isinstance(error, wasmtime.WasmtimeError | wasmtime.Trap):
@@ -104,8 +107,10 @@ class Guest:
             for name in _EXPORTS:
                 index = self._instance.get_export_index(self._store, name, lifecycle)
                 self._functions[name] = self._instance.get_func(self._store, index or name)
-        except (wasmtime.WasmtimeError, MemoryError) as error:
+        except (wasmtime.WasmtimeError, GuestStopped, MemoryError) as error:
             raise self._told(classify(error)) from error
+        finally:
+            wasi.end_of_call()
 
     def _instantiate(self, engine: Any, linker: Any, component: Any) -> None:
         """Instantiate so that all memories together stay within the limit.
@@ -152,6 +157,8 @@ class Guest:
             raise
         except Exception as error:
             raise self._told(classify(error)) from error
+        finally:
+            wasi.end_of_call()
 
     def _told(self, failure: GuestFailed) -> GuestFailed:
         """With what was refused to the guest before it failed: most that are refused memory trap because of it."""

@@ -92,6 +92,10 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Bytes of log a second."""
 
 
+START_MS = 10_000
+"""Least time a worker has to become ready, milliseconds; its deadline, if that is longer."""
+
+
 class Outcome(enum.StrEnum):
     """How a worker ended: one closed list from the zygote to the CLI."""
 
@@ -115,5 +119,6 @@ EXIT_CODES: dict[int, Outcome] = {
     14: Outcome.INTERNAL_ERROR,
     15: Outcome.POLICY,
     16: Outcome.KILLED,
+    17: Outcome.DEADLINE,
 }
 """A worker's exit status. A compromised worker can pick one; it then lies about its own end and nothing else."""

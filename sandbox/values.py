@@ -1,10 +1,11 @@
-"""Values across the wasm boundary: the stock conversions of wasmtime-py with three defects mended.
+"""Values across the wasm boundary: the stock conversions of wasmtime-py with four defects mended.
 
 1. `list<u8>` was converted element by element (32 bytes of dynamic value per byte, one Python object each); here the
    value array is filled and read with strided slices, once per list.
 2. A host function returning `result<option<T>, E>` could not return an error, because the payload-less `none` case
    matched every value. Results are lowered by tag here.
 3. Types were walked again on every call; the walk's results are kept per type object.
+4. `Linker.instantiate` reported an exception of a host function as "python exception"; here it is raised, as by a call.
 
 Installed once by `install()`, checked against the engine's version, before the first conversion.
 """
@@ -15,8 +16,9 @@ import ctypes
 import importlib.metadata
 from typing import Any
 
+from wasmtime import WasmtimeError
 from wasmtime import _ffi as ffi
-from wasmtime.component import _func, _types
+from wasmtime.component import _enter, _func, _linker, _types
 
 from sandbox.errors import AirssysError
 
@@ -118,13 +120,23 @@ class _OnceTyped:
         return known
 
 
+def _instantiate(self: Any, store: Any, component: Any) -> Any:
+    try:
+        return _stock_instantiate(self, store, component)
+    except WasmtimeError:
+        _enter.maybe_raise_last_exn()
+        raise
+
+
 _stock_func_type = _func.Func.type
+_stock_instantiate = _linker.Linker.instantiate
 _MENDED: tuple[tuple[type, str, Any], ...] = (
     (_types.ListType, "_is_bytes", _is_bytes),
     (_types.ListType, "convert_to_c", _list_to_c),
     (_types.ListType, "convert_from_c", _list_from_c),
     (_types.ResultType, "_lower", _result_lower),
     (_func.Func, "type", _OnceTyped.type_of),
+    (_linker.Linker, "instantiate", _instantiate),
 )
 _installed = False
 

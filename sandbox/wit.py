@@ -1,15 +1,19 @@
 """A small parser for the WIT we use: packages of interfaces and worlds, read into frozen dataclasses.
 
-Implements the subset of the Component Model's WIT.md that airssys:core and airssys:osl need: `package`, `interface`
-with `use`, `record`, `variant`, `enum`, `flags`, `type` and functions, and `world` with `import` and `export` of
-interfaces. Resources, streams, inline interfaces, `include` and feature gates are refused by name: what this parser
-does not understand must not slip into the contract unread. Documentation comments are kept.
+Implements the subset of the Component Model's WIT.md that airssys:core, airssys:osl and the packages of WASI 0.2 need:
+`package`, `interface` with `use`, `record`, `variant`, `enum`, `flags`, `type`, functions and `resource` with methods,
+and `world` with `import` and `export` of interfaces. Constructors, static functions, streams, inline interfaces,
+`include` and feature gates are refused by name: what this parser does not understand must not slip into the contract
+unread. Documentation comments are kept.
+
+A method becomes a function of its interface under the name it has in a component, `[method]pollable.ready`, with a
+first parameter `self: borrow<pollable>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,9 +30,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Type:
-    """A type expression: a primitive, a name, or `list`, `option`, `tuple`, `result` of others.
+    """A type expression: a primitive, a name, or `list`, `option`, `tuple`, `result`, `borrow` of others.
 
-    `arguments` of a result are always (ok, error), either of them None where WIT says `_` or nothing.
+    The name of a resource means owning it. `arguments` of a result are always (ok, error), either of them None where
+    WIT says `_` or nothing.
     """
 
     head: str
@@ -55,7 +60,7 @@ class Member:
 
 @dataclass(frozen=True)
 class TypeDef:
-    """A named type. `kind` is record, variant, enum, flags (with `members`) or type (with `alias`)."""
+    """A named type. `kind` is record, variant, enum, flags (with `members`), type (with `alias`) or resource."""
 
     name: str
     kind: str
@@ -278,6 +283,9 @@ class _Parser:
         while not self.accept("}"):
             if self.keyword("use"):
                 uses.append(self.use())
+            elif (start := self.next) and self.keyword("resource"):
+                types.append(TypeDef(self.name(), "resource", docs=start.docs, line=start.line))
+                functions += self.methods(types[-1].name)
             elif definition := self.type_definition():
                 types.append(definition)
             else:
@@ -346,6 +354,20 @@ class _Parser:
         docs = self.next.docs
         return Member(self.name(), None, docs)
 
+    def methods(self, resource: str) -> list[Function]:
+        """What follows a resource's name: `;`, or its methods in braces."""
+        if self.accept(";"):
+            return []
+        self.expect("{")
+        found = []
+        this = Member("self", Type("borrow", (Type(resource),)))
+        while not self.accept("}"):
+            start, plain = self.next, self.function()
+            parameters = (this, *plain.parameters)
+            self.distinct(list(parameters), f"method {plain.name}", start)
+            found.append(replace(plain, name=f"[method]{resource}.{plain.name}", parameters=parameters))
+        return found
+
     def function(self) -> Function:
         start = self.next
         name = self.name()
@@ -377,6 +399,11 @@ class _Parser:
         if token.text == "tuple":
             self.expect("<")
             return Type("tuple", tuple(self.listed(lambda: self.type(depth + 1), ">")))
+        if token.text == "borrow":
+            self.expect("<")
+            borrowed = Type(self.name())
+            self.expect(">")
+            return Type("borrow", (borrowed,))
         if token.text == "result":
             return self.result(depth)
         raise self.error(f"`{token.text}` is not a type this host knows", token)

@@ -2,6 +2,7 @@
 
 A resolved type is one line of text without any name of its own: `record{seconds: u64, nanoseconds: u32}`. Two types
 are the same for the Component Model exactly when these lines are, so signatures can be compared, stored and shown.
+A resource is the one type that is what it is by its name: `own<wasi:io/poll.pollable>`.
 """
 
 from __future__ import annotations
@@ -111,6 +112,8 @@ class Resolver:
     def _definition(self, package: Package, interface: Interface, definition: TypeDef, inside: tuple[str, ...]) -> str:
         if definition.alias is not None:
             return self._type(package, interface, definition.alias, inside)
+        if definition.kind == "resource":
+            return owned(package, interface, definition.name)
         members = [
             (member.name, None if member.type is None else self._type(package, interface, member.type, inside))
             for member in definition.members
@@ -124,10 +127,22 @@ class Resolver:
             None if argument is None else self._type(package, interface, argument, inside)
             for argument in kind.arguments
         ]
+        if kind.head == "borrow":
+            return self._borrowed(interface, inner[0] or "")
         return bounded(type_text(kind.head, inner), interface.file)
+
+    def _borrowed(self, interface: Interface, text: str) -> str:
+        if not text.startswith("own<"):
+            raise WitError("only a resource can be borrowed", subject=interface.file)
+        return "borrow" + text.removeprefix("own")
 
 
 # -- the canonical text --------------------------------------------------------------------------------------------
+
+
+def owned(package: Package, interface: Interface, resource: str) -> str:
+    """`own<wasi:io/poll.pollable>`, the type of a handle; versions are left out, they do not tell resources apart."""
+    return f"own<{package.name}/{interface.name}.{resource}>"
 
 
 def type_text(head: str, arguments: list[str | None]) -> str:

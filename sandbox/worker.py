@@ -18,11 +18,12 @@ import msgspec
 from sandbox import cage
 from sandbox.errors import ProtocolViolation, SetupFailed
 from sandbox.guest import Guest, GuestFailed
+from sandbox.host import wasi
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
 from sandbox.kernel import cgroups
 from sandbox.loader import deserialize
 from sandbox.memories import ADDRESS_SPACE
-from sandbox.types import EXIT_CODES, Limits, Outcome
+from sandbox.types import EXIT_CODES, START_MS, Limits, Outcome
 from sandbox.wire import bridge_ops, packet, supervisor_frames
 from sandbox.wire import router_frames as frames
 from sandbox.wire.zmtp import Dealer
@@ -126,6 +127,8 @@ def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
     frame, payload = router.receive()
     if not isinstance(frame, frames.Initialize):
         raise ProtocolViolation("the first frame must be Initialize", subject=type(frame).__name__)
+    links.allow(max(limits.deadline_ms, START_MS))
+    wasi.begin(frame.env, [links.self_id.package, *frame.arguments])
     guest = Guest(engine, linker, component, limits)
     error = guest.initialize(frame, payload if frame.has_config else None)
     if error:
@@ -136,6 +139,7 @@ def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
     router.send(frames.Ready(metadata, health, "", guest.memory_refused()))
     while True:
         frame, payload = router.receive()
+        links.allow(limits.deadline_ms)
         if isinstance(frame, frames.Deliver):
             answer, error = guest.handle_message(frame, payload)
             if answer is not None and len(answer) > limits.message_size:

@@ -1,17 +1,19 @@
 """The worker's two channels as host functions see them. One worker, one process, one thread: module state is right.
 
 `bridge` answers on fd 3, one request at a time; `router` acknowledges on fd 4 what the guest asks while it works.
+Sleeping is here too: `airssys:core` and WASI both have it, and it is one and the same request.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 import msgspec
 
 from sandbox.errors import ProtocolViolation
-from sandbox.types import ComponentId
+from sandbox.types import ComponentId, Outcome
 from sandbox.wire import UNDECODABLE, packet, router_frames
 from sandbox.wire.bridge_ops import ANSWER, Op
 from sandbox.wire.zmtp import Dealer
@@ -23,6 +25,14 @@ _to_worker = msgspec.msgpack.Decoder(router_frames.ToWorker)
 
 class ChannelClosed(Exception):
     """A channel hung up: the host is ending, or has decided to end this worker."""
+
+
+class GuestStopped(Exception):
+    """A host function does not return: the guest has asked for its end, or for what must not be. The worker ends."""
+
+    def __init__(self, outcome: Outcome, detail: str) -> None:
+        super().__init__(detail)
+        self.outcome = outcome
 
 
 class Bridge:
@@ -105,6 +115,34 @@ class Links:
     router: Router
     self_id: ComponentId
     message_size: int
+    deadline: int = 0
+    """Until when the guest's call must be over, nanoseconds of CLOCK_MONOTONIC."""
+
+    def allow(self, milliseconds: int) -> None:
+        """A call of the guest begins and has this long. The router counts from a moment before, and has the last word;
+        a little less here means that a guest which oversleeps is told so by the bridge and need not be killed."""
+        early = min(EARLY_MS, milliseconds / 10)
+        self.deadline = time.monotonic_ns() + int((milliseconds - early) * 1_000_000)
 
 
 links = Links()
+EARLY_MS = 10
+"""Milliseconds before its deadline at which a sleeping guest ends."""
+FOREVER = (1 << 63) - 1
+"""A time that never comes, nanoseconds of CLOCK_MONOTONIC."""
+
+
+def sleep_until(when: int) -> None:
+    """Wait in the bridge until `when`, nanoseconds of CLOCK_MONOTONIC; what is past costs no request.
+
+    Raises:
+        GuestStopped: the call's deadline comes first, or the bridge wakes the guest early.
+    """
+    if when <= time.monotonic_ns():
+        return
+    case, _ = links.bridge.ask(Op.SLEEP, min(when, FOREVER), links.deadline)
+    if case:
+        raise GuestStopped(Outcome.DEADLINE, "asleep until its deadline")
+    if time.monotonic_ns() < when:
+        # A guest that slept on would ask again at once, for ever: early means that it is to stop.
+        raise GuestStopped(Outcome.KILLED, "woken before its time")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.host.links import links
+from sandbox.host.links import links, sleep_until
 from sandbox.host.messaging import from_id, to_id
 from sandbox.values import GuestRecord, Variant
 from sandbox.wire import router_frames as frames
@@ -41,7 +41,7 @@ def _current_time_millis(_store: Any) -> int:
 
 
 def _sleep_millis(_store: Any, duration_ms: int) -> None:
-    links.bridge.ask(Op.SLEEP, duration_ms)
+    sleep_until(time.monotonic_ns() + duration_ms * 1_000_000)
 
 
 def _list_components(_store: Any) -> Any:

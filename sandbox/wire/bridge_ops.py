@@ -3,8 +3,8 @@
 The worker asks, the bridge answers, one request at a time. A request is a packet message whose kind is the
 operation and whose body is a MessagePack array of its arguments. An answer has kind `op | ANSWER` and the body
 `[0, value]` or `[case, text]`, where `case` is 1 + the index of the case in the WIT variant of the interface
-(`filesystem-error`, `storage-error`); services never fail with a case. Identity is the socket: no message
-carries one.
+(`filesystem-error`, `storage-error`). Of the services only `SLEEP` has a case: 1, the deadline came first. Identity is
+the socket: no message carries one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Op(enum.IntEnum):
     STORAGE_LIST_KEYS = 20  # prefix | nil -> [key, ...]
     STORAGE_USAGE = 21  # -> [used, quota, keys]
     LOG = 32  # level 0..4, message, [[key, value], ...] | nil -> nil
-    SLEEP = 33  # milliseconds -> nil
+    SLEEP = 33  # until, deadline: nanoseconds of CLOCK_MONOTONIC, which all processes share -> nil
 
 
 class FsError(enum.IntEnum):

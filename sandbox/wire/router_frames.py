@@ -24,6 +24,7 @@ class Initialize(_Frame, frozen=True):
     env: list[tuple[str, str]]
     limits: Limits
     has_config: bool = False  # payload frame is config-data
+    arguments: list[str] = []
 
 
 class Deliver(_Frame, frozen=True):
@@ -187,6 +188,7 @@ class Route(_Frame, frozen=True):
     name: str
     version: str
     env: list[tuple[str, str]] = []
+    arguments: list[str] = []
 
 
 class Unroute(_Frame, frozen=True):

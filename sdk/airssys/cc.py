@@ -1,8 +1,8 @@
 """Compile a component written in C to a core module, with the zig compiler of this Python environment.
 
-The guests are freestanding: no libc, no WASI, nothing imported but what the source calls. The flags leave no path and
-no name in the output, so that the same sources give the same bytes on every machine (`pip install ziglang`, in the
-exact version that pyproject.toml names).
+A guest is freestanding (no libc, no WASI, nothing imported but what the source calls), or it has the C library and with
+it the imports of WASI that the library needs. The flags leave no path and no name in the output, so that the same
+sources give the same bytes on every machine (`pip install ziglang`, in the exact version that pyproject.toml names).
 """
 
 from __future__ import annotations
@@ -29,12 +29,29 @@ FLAGS = (
 )
 
 
+LIBC_FLAGS = (
+    "--target=wasm32-wasi",
+    "-mexec-model=reactor",  # a library with exports: there is no main
+    "-std=gnu11",
+    "-Os",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wl,--strip-all",
+    "-Wl,-z,stack-size=131072",  # zig's own default is 16 MiB, more than most memory limits
+)
+
+
 class CompileError(RuntimeError):
     """The compiler refused the source, or is not installed; the text is what it said."""
 
 
-def compile_core(source: Path) -> bytes:
+def compile_core(source: Path, *, libc: bool = False) -> bytes:
     """The core module of `source`, ready for `airssys.componentize`.
+
+    Args:
+        libc: with the C library. The first time the compiler builds the library, which takes half a minute, and keeps
+            it in its own cache.
 
     Raises:
         CompileError: with the compiler's own messages.
@@ -43,7 +60,10 @@ def compile_core(source: Path) -> bytes:
         out = Path(scratch, "core.wasm")
         # zig keeps its cache under HOME unless told otherwise; one of our own leaves nothing behind.
         caches = {"ZIG_GLOBAL_CACHE_DIR": f"{scratch}/global", "ZIG_LOCAL_CACHE_DIR": f"{scratch}/local"}
-        argv = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(out), source.name]
+        if libc:
+            del caches["ZIG_GLOBAL_CACHE_DIR"]
+        flags = LIBC_FLAGS if libc else FLAGS
+        argv = [sys.executable, "-m", "ziglang", "cc", *flags, "-o", str(out), source.name]
         done = subprocess.run(
             argv, cwd=source.parent, env=os.environ | caches, capture_output=True, text=True, check=False
         )

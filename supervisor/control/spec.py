@@ -22,6 +22,8 @@ WORLD_PACKAGES: dict[str, tuple[str, ...]] = {
     "airssys:osl/osl-host": ("airssys:core", "airssys:osl"),
 }
 """World to the WIT packages whose functions its components may import."""
+WASI = "wasi:"
+"""Namespace of packages that belong to every world: what this host serves of them grants nothing."""
 
 
 class ComponentSpec(msgspec.Struct, frozen=True):
@@ -60,7 +62,8 @@ class ComponentSpec(msgspec.Struct, frozen=True):
         """
         allowed = WORLD_PACKAGES.get(self.world.split("@")[0], ())
         for interface, functions in imports.items():
-            if functions and interface.split("/")[0] not in allowed:
+            package = interface.split("/")[0]
+            if functions and package not in allowed and not package.startswith(WASI):
                 raise WorldError(
                     f"the manifest says {self.world}, but the component imports {interface}",
                     subject=self.name,

@@ -16,7 +16,7 @@ import msgspec
 
 from bridge.audit.client import AuditClient
 from sandbox.kernel.clock import cpu_seconds
-from sandbox.types import ComponentId, Outcome
+from sandbox.types import START_MS, ComponentId, Outcome
 from sandbox.wire.router_frames import (
     Callback,
     Deliver,
@@ -39,7 +39,7 @@ from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.routes import NEVER, Component, Phase, Table, Worker
 from supervisor.router.timers import Timers
 
-START_SECONDS = 10.0
+START_SECONDS = START_MS / 1000
 """Least time a worker has to become ready, seconds."""
 CPU_STEP = 0.005
 """Least time between two readings of a worker's CPU clock, seconds: how much more than its limit it may use."""
@@ -107,7 +107,7 @@ class Delivery:
             component.successor = worker
         limits = worker.limits
         self._arm(worker, max(limits.deadline_ms / 1000, START_SECONDS), max(limits.cpu_ms / 1000, START_SECONDS))
-        if worker.channel.send(Initialize(component.env, limits)) is Sent.OK:
+        if worker.channel.send(Initialize(component.env, limits, arguments=component.arguments)) is Sent.OK:
             worker.phase = Phase.INITIALIZING
         else:
             self._close(worker, "closed its channel")

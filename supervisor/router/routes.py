@@ -37,6 +37,7 @@ class Component:
     """One component the router routes to."""
 
     __slots__ = (
+        "arguments",
         "delivered",
         "denied",
         "draining",
@@ -71,7 +72,7 @@ class Component:
         """Take new rights and limits; workers and mailbox stay as they are."""
         self.limits: Limits = route.limits
         self.rules: list[MessagingRule] = route.messaging
-        self.name, self.version, self.env = route.name, route.version, route.env
+        self.name, self.version, self.env, self.arguments = route.name, route.version, route.env, route.arguments
         self.mailbox.resize(self.limits.mailbox, self.limits.mailbox_bytes, self.limits.message_size)
 
 

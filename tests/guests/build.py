@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Rebuild the guests of the tests: `tests/guests/build.py [--check] [NAME...]`.
 
-`probe` is compiled from C, like the examples, into the template that has every import; the others are WebAssembly
-text around `lifecycle.wat`, one small file of their own each. The same sources give the same bytes on every machine.
+`probe` is compiled from C, like the examples, into the template that has every import; those that use WASI into
+templates of their own (`scripts/make-template`); the others are WebAssembly text around `lifecycle.wat`, one small file
+of their own each. The same sources give the same bytes on every machine.
 `--check` writes nothing and exits 1 when a committed file differs.
 """
 
@@ -35,6 +36,12 @@ def compiled(directory: Path) -> dict[str, bytes]:
     return {"template.wasm": template, "component.wasm": componentize(template, core)}
 
 
+def with_libc(directory: Path) -> dict[str, bytes]:
+    """A guest in C with the C library; the compiler builds that once."""
+    core = compile_core(directory / "component.c", libc=True)
+    return {"component.wasm": componentize((directory / "template.wasm").read_bytes(), core)}
+
+
 def completed(directory: Path) -> dict[str, bytes]:
     """A guest that is lifecycle.wat with something added."""
     name = f"test/{directory.name}"
@@ -58,6 +65,7 @@ GUESTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     "probe": compiled,
     "start-spin": completed,
     "unknown-import": completed,
+    "wasi-libc": with_libc,
     "wrong-type": completed,
 }
 

@@ -103,12 +103,40 @@ def test_documentation_and_escapes() -> None:
     assert (1, 7) == (len(found.types), found.types[0].line)
 
 
+def test_resources() -> None:
+    """A method is a function that borrows its resource first; a resource's name means owning it."""
+    found = interface("resource r {\n/// One.\nm: func(a: u8) -> r;\n}\nresource s;\nf: func(x: borrow<s>);")
+    assert [("r", "resource"), ("s", "resource")] == [(each.name, each.kind) for each in found.types]
+    method, function = found.functions
+    assert ("[method]r.m", "One.", Type("r")) == (method.name, method.docs, method.result)
+    borrowed = ("self", Type("borrow", (Type("r"),)))
+    assert [borrowed, ("a", Type("u8"))] == [(each.name, each.type) for each in method.parameters]
+    assert "borrow<s>" == str(function.parameters[0].type)
+
+
+def test_resources_written_out() -> None:
+    """A handle's type names the resource and the interface it is of, wherever it is used; only resources are lent."""
+    package = parse(
+        "interface i { resource r; type t = r; }"
+        "interface j { use i.{r as q, t}; f: func(a: borrow<q>, b: list<t>) -> option<q>; }"
+    )
+    resolver = Resolver.of([package])
+    assert {"f": "func(a: borrow<a:b/i.r>, b: list<own<a:b/i.r>>) -> option<own<a:b/i.r>>"} == resolver.functions(
+        package, package.interfaces[1]
+    )
+    with pytest.raises(WitError, match="only a resource can be borrowed"):
+        Resolver.of([parse("interface i { type t = u8; f: func(a: borrow<t>); }")])
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
         ("interface i {\n f: func()\n}", 4, "expected `;`"),
         ("interface i {\n f: func(a: 5);\n}", 3, "unexpected character '5'"),
-        ("interface i { resource r; }", 2, "is a keyword"),
+        ("interface i { resource r { constructor(); } }", 2, "is a keyword"),
+        ("interface i { resource r { f: static func(); } }", 2, "expected `func`"),
+        ("interface i { resource r { f: func(self: u8); } }", 2, "self is given twice"),
+        ("interface i { f: func(a: borrow<list>); }", 2, "is a keyword"),
         ("interface i { f: func(list: u8); }", 2, "write `%list`"),
         ("interface i { f: func(a: u8, a: u8); }", 2, "a is given twice"),
         ("interface i { type a = u8; type a = u8; }", 2, "a is defined twice"),

@@ -184,7 +184,7 @@ def test_a_second_request_while_one_is_in_hand(host, logs):
     host.policy(READ_LOGS, {"/logs": logs})
     worker = host.worker()
     worker.ask(Op.FS_READ, "/logs/a.log")
-    worker.post(Op.SLEEP, msgspec.msgpack.encode((5_000,)))
+    worker.post(Op.SLEEP, msgspec.msgpack.encode((soon(5_000), soon(5_000))))
     host.turn()
     assert [] == host.frames(), "the control: waiting alone is no violation"
     worker.post(Op.FS_READ, msgspec.msgpack.encode(("/logs/a.log",)))
@@ -404,20 +404,38 @@ def test_a_log_flood_is_shed_and_said(host, monkeypatch, limits, passing):
     assert ["10 log lines were dropped: too many at once", "after"] == lines[passing + 1 :]
 
 
-def test_sleep_is_answered_in_time_and_clamped(host):
-    """Sleep ends after its time, and never later than the message's deadline."""
+def soon(milliseconds: int) -> int:
+    """A point in time as SLEEP has it."""
+    return time.monotonic_ns() + milliseconds * 1_000_000
+
+
+def test_sleep_ends_at_its_time_and_at_the_deadline(host):
+    """Never a nanosecond early; a deadline that comes first is told as one; what is past is answered at once."""
+    worker = host.worker()
+    until = soon(20)
+    assert (0, None) == worker.ask(Op.SLEEP, until, soon(10_000))
+    assert time.monotonic_ns() >= until
+    deadline = soon(20)
+    assert (1, None) == worker.ask(Op.SLEEP, 2**63, deadline)
+    assert time.monotonic_ns() >= deadline
+    assert (0, None) == worker.ask(Op.SLEEP, 1, soon(10_000))
+    assert (1, None) == worker.ask(Op.SLEEP, 2**63, 0), "a worker may call its deadline past; it harms nobody"
+
+
+def test_a_deadline_that_never_comes_is_not_believed(host, monkeypatch):
+    """Whatever the worker says, a sleep ends when the longest deadline that its component can have is over."""
+    monkeypatch.setattr("bridge.server.START_MS", 10)
     host.policy([], {}, limits=Limits(deadline_ms=60))
     worker = host.worker()
-    for asked, least in ((10, 0.010), (2**63, 0.060)):
-        start = time.monotonic()
-        assert (0, None) == worker.ask(Op.SLEEP, asked)
-        assert time.monotonic() - start >= least
+    least = soon(60)
+    assert (1, None) == worker.ask(Op.SLEEP, 2**63, 2**63)
+    assert time.monotonic_ns() >= least
 
 
 def test_a_detached_sleeper_is_forgotten(host):
     """The timer of a worker that ended answers nobody."""
     worker = host.worker()
-    worker.post(Op.SLEEP, msgspec.msgpack.encode((1,)))
+    worker.post(Op.SLEEP, msgspec.msgpack.encode((soon(1), soon(1))))
     host.turn()
     host.send(Detach(1, "killed"))
     other = host.worker(1)

@@ -1,0 +1,133 @@
+"""What a guest holds: handles of WASI resources, counted, and the things of ours behind them.
+
+The engine keeps the guest's own table of handles and never mixes up resource types; what it hands over and asks for is
+a number, the representation. Here a representation is the key of one thing, and is used again once the guest has
+dropped it. The engine puts no bound on how many handles a guest makes; these are ours.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+from wasmtime.component import ResourceAny, ResourceHost
+
+from sandbox.host.links import GuestStopped
+from sandbox.types import Outcome
+
+MAX_HANDLES = 1024
+"""Handles of any kind that one guest may hold at a time."""
+MAX_POLLABLES = 256
+"""Pollables among them."""
+
+
+class Kind(enum.IntEnum):
+    """The resource types; each value is the engine's name for one."""
+
+    ERROR = 1
+    POLLABLE = 2
+    INPUT_STREAM = 3
+    OUTPUT_STREAM = 4
+    TERMINAL_INPUT = 5
+    TERMINAL_OUTPUT = 6
+    DESCRIPTOR = 7
+    DIRECTORY_ENTRY_STREAM = 8
+    NETWORK = 9
+    TCP_SOCKET = 10
+    UDP_SOCKET = 11
+    INCOMING_DATAGRAM_STREAM = 12
+    OUTGOING_DATAGRAM_STREAM = 13
+    RESOLVE_ADDRESS_STREAM = 14
+
+
+def trap(text: str) -> GuestStopped:
+    """What WASI calls a trap: the guest asked for what must not be asked."""
+    return GuestStopped(Outcome.TRAP, text)
+
+
+class Handles:
+    """The things of one guest by representation."""
+
+    def __init__(self) -> None:
+        self._things: dict[int, Any] = {}
+        self._free: list[int] = []
+        self._pollables = 0
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def clear(self) -> None:
+        """Forget everything: another instance begins."""
+        self.__init__()  # type: ignore[misc]
+
+    def give(self, kind: Kind, thing: Any) -> ResourceHost:
+        """A new handle of `thing`, for the guest to own.
+
+        Raises:
+            GuestStopped: it holds as many as it may.
+        """
+        if len(self._things) >= MAX_HANDLES:
+            raise trap(f"more than {MAX_HANDLES} handles at a time")
+        if kind is Kind.POLLABLE:
+            if self._pollables >= MAX_POLLABLES:
+                raise trap(f"more than {MAX_POLLABLES} pollables at a time")
+            self._pollables += 1
+        representation = self._free.pop() if self._free else len(self._things) + 1
+        self._things[representation] = thing
+        return ResourceHost.own(representation, kind)
+
+    def thing(self, store: Any, handle: ResourceAny) -> Any:
+        """The thing behind a handle that the guest lends or gives."""
+        # A borrow must be taken from the engine before the call returns, or the guest traps.
+        return self._things[handle.to_host(store).rep]
+
+    def destructor(self, kind: Kind) -> Callable[[Any, int], None]:
+        """What the engine calls when the guest drops a handle of this kind."""
+
+        def drop(_store: Any, representation: int) -> None:
+            del self._things[representation]
+            self._free.append(representation)
+            if kind is Kind.POLLABLE:
+                self._pollables -= 1
+
+        return drop
+
+
+handles = Handles()
+"""The one guest's; a worker is one process with one guest."""
+
+
+def on_handles(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """A host function whose arguments are handles, lists of handles, or plain values, as the engine calls it."""
+
+    def call(store: Any, *arguments: Any) -> Any:
+        return implementation(*[_taken(store, each) for each in arguments])
+
+    return call
+
+
+def plain(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """A host function without handles among its arguments."""
+
+    def call(_store: Any, *arguments: Any) -> Any:
+        return implementation(*arguments)
+
+    return call
+
+
+def unreachable(resource: str, *methods: str) -> dict[str, Callable[..., Any]]:
+    """Methods of a resource that this host never gives anybody: the engine lets no guest call them."""
+
+    def call(_store: Any, *_arguments: Any) -> Any:
+        raise trap(f"there is no {resource}")
+
+    return {f"[method]{resource}.{method}": call for method in methods}
+
+
+def _taken(store: Any, value: Any) -> Any:
+    if isinstance(value, ResourceAny):
+        return handles.thing(store, value)
+    if isinstance(value, list):
+        return [_taken(store, each) for each in value]
+    return value

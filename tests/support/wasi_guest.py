@@ -1,0 +1,121 @@
+"""A guest with the worker's own host functions in this process; the bridge is an object that remembers its requests.
+
+What a real bridge, router and cage make of the same guests is shown by the end-to-end tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from wasmtime import component as wt
+
+from sandbox import host, values
+from sandbox.engine import make_engine
+from sandbox.guest import Guest, GuestFailed
+from sandbox.host import wasi
+from sandbox.host.links import Bridge, links
+from sandbox.types import ComponentId, Limits
+from sandbox.wire import router_frames as frames
+from sandbox.wire.bridge_ops import Op
+
+LEVELS = ("trace", "debug", "info", "warn", "error")
+
+
+class AskedBridge:
+    """Answers log and sleep as the bridge does, and remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        """(level, message)"""
+        self.sleeps: list[int] = []
+        """Nanoseconds from the request to what was asked for."""
+        self.early = False
+        """Answer sleeps at once, as if the host were ending."""
+
+    def ask(self, op: Op, *arguments: Any) -> tuple[int, Any]:
+        """As `links.Bridge.ask`."""
+        if op is Op.LOG:
+            self.lines.append((LEVELS[arguments[0]], arguments[1]))
+            return 0, None
+        assert op is Op.SLEEP
+        until, deadline = arguments
+        self.sleeps.append(until - time.monotonic_ns())
+        if self.early:
+            return 0, None
+        while time.monotonic_ns() < min(until, deadline):
+            time.sleep(max(0.0, (min(until, deadline) - time.monotonic_ns()) / 1e9))
+        return int(until > deadline), None
+
+    def log(self) -> list[str]:
+        """The messages alone."""
+        return [message for _, message in self.lines]
+
+
+class Wasi:
+    """An engine with the worker's linker, and guests made with it."""
+
+    def __init__(self) -> None:
+        values.install()
+        self.engine = make_engine()
+        self.linker = wt.Linker(self.engine)
+        host.define(self.linker)
+        self._components: dict[Path, wt.Component] = {}
+
+    def component(self, path: Path) -> wt.Component:
+        """Compiled once."""
+        if path not in self._components:
+            self._components[path] = wt.Component(self.engine, path.read_bytes())
+        return self._components[path]
+
+    @contextlib.contextmanager
+    def running(
+        self,
+        component: Path | wt.Component,
+        *,
+        env: dict[str, str] | None = None,
+        arguments: tuple[str, ...] = (),
+        limits: Limits = Limits(memory=16 << 20, fuel=2_000_000_000),  # noqa: B008 - frozen
+    ) -> Iterator[Running]:
+        """An initialised guest; `links` is as it was afterwards."""
+        bridge = AskedBridge()
+        before = dict(links.__dict__)
+        links.bridge, links.self_id = cast(Bridge, bridge), ComponentId("test", "guest")
+        links.message_size = limits.message_size
+        links.allow(60_000)
+        try:
+            code = self.component(component) if isinstance(component, Path) else component
+            pairs = list((env or {}).items())
+            wasi.begin(pairs, ["test/guest", *arguments])
+            guest = Guest(self.engine, self.linker, code, limits)
+            assert guest.initialize(frames.Initialize(pairs, limits), None) == ""
+            yield Running(guest, bridge, limits)
+        finally:
+            links.__dict__.clear()
+            links.__dict__.update(before)
+
+
+class Running:
+    """One guest."""
+
+    def __init__(self, guest: Guest, bridge: AskedBridge, limits: Limits) -> None:
+        self.guest, self.bridge, self._limits = guest, bridge, limits
+
+    def ask(self, text: str) -> str:
+        """The reply to a message."""
+        links.allow(self._limits.deadline_ms)
+        frame = frames.Deliver(1, ComponentId("test", "asker"), 1, 2)
+        reply, error = self.guest.handle_message(frame, text.encode())
+        assert reply is not None, error
+        return reply.decode()
+
+    def end(self, text: str) -> GuestFailed:
+        """How a message ends the guest."""
+        try:
+            reply = self.ask(text)
+        except GuestFailed as failure:
+            return failure
+        raise AssertionError(f"it answered {reply!r}")
