@@ -6,8 +6,6 @@ supervisor (fd 3), afterwards it knows two channels and nothing else. It ends wi
 
 from __future__ import annotations
 
-import gc
-import mmap
 import os
 import socket
 import sys
@@ -20,7 +18,6 @@ from sandbox.errors import ProtocolViolation, SetupFailed
 from sandbox.guest import Guest, GuestFailed
 from sandbox.host import wasi
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
-from sandbox.kernel import cgroups
 from sandbox.loader import deserialize
 from sandbox.memories import ADDRESS_SPACE
 from sandbox.types import EXIT_CODES, START_MS, Limits, Outcome
@@ -29,72 +26,83 @@ from sandbox.wire import router_frames as frames
 from sandbox.wire.zmtp import Dealer
 
 _EXIT_STATUS = {outcome: status for status, outcome in EXIT_CODES.items()}
+_to_spec = msgspec.msgpack.Decoder(supervisor_frames.WorkerSpec)
 SLACK = 96 << 20
-"""Address space beyond the guest's memory: engine, payloads, allocator."""
+"""Bytes beyond the guest's memory: engine, payloads, allocator."""
 
 
-def main(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> NoReturn:
+def main(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int, groups: list[int]) -> NoReturn:
     """Build the cage around this process, serve, and exit. Never returns."""
     status = _EXIT_STATUS[Outcome.INTERNAL_ERROR]
     try:
-        status = _EXIT_STATUS[_run(engine, linker, blueprint, uid)]
+        status = _EXIT_STATUS[_run(engine, linker, blueprint, uid, groups)]
     finally:
         # No cleanup, no buffers, no handlers: the parent's state is in this process's memory.
         os._exit(status)
     raise AssertionError
 
 
-def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int) -> Outcome:
+class _Component:
+    """What the supervisor sends on fd 3: the specification, and the code in a sealed memfd."""
+
+    spec: supervisor_frames.WorkerSpec
+    loaded: Any
+
+    def __init__(self, engine: Any, sock: socket.socket) -> None:
+        self._engine = engine
+        self._sock = sock
+        self._code = -1
+        self.sealed = 0
+
+    def receive(self) -> None:
+        """Wait for it. Raises EOFError when the supervisor needs no worker any more, ProtocolViolation."""
+        body, fds = supervisor_frames.recv_packet(self._sock)
+        message = packet.Assembler().feed(body)
+        if message is None or message[0] != bridge_ops.SPEC or len(fds) != 1:
+            raise ProtocolViolation("expected a specification and its code")
+        self.spec = _to_spec.decode(message[1])
+        self._code = fds[0]
+
+    def load(self) -> list[tuple[int, int]]:
+        """Deserialise it; the spans of pages that hold its code, if they were found."""
+        self.loaded, spans = deserialize(self._engine, self._code, self.spec.cwasm_size)
+        os.close(self._code)
+        self.sealed = len(spans)
+        return spans
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of data and of address space."""
+        limits = self.spec.limits
+        # A linear memory exists twice while it moves; a payload a few times while it is converted (32 bytes of dynamic
+        # value per byte of a list); an entry of a table has 8 bytes, and the engine ends the process where it cannot
+        # have them.
+        tables = 8 * limits.tables * limits.table_elements
+        data = 2 * limits.memory + 80 * limits.message_size + tables + SLACK
+        # What linear memories have in reserve is address space, no data; nor is the native code.
+        return data, data + (ADDRESS_SPACE - 2) * limits.memory + self.spec.cwasm_size
+
+
+def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int, groups: list[int]) -> Outcome:
     # Made now: wrapping a descriptor asks the kernel about it, which the seal forbids.
     bridge_socket = socket.socket(fileno=cage.BRIDGE_FD)
     router_socket = socket.socket(fileno=cage.ROUTER_FD)
+    component = _Component(engine, bridge_socket)
     try:
-        spec, code = _specification(bridge_socket)
-
-        def load() -> Any:
-            # The mapping holds a descriptor of its own: both go before the last filter forbids close.
-            with code:
-                return deserialize(engine, code, spec.cwasm_size)
-
-        # What linear memories have in reserve is address space, no data.
-        spare = blueprint.reservation + (ADDRESS_SPACE - 2) * spec.limits.memory
-        blueprint = msgspec.structs.replace(blueprint, reservation=spare)
-        component = cage.enter(blueprint, uid, _address_space(spec.limits), load)
-    except (SetupFailed, ProtocolViolation, OSError, EOFError, MemoryError) as error:
+        cage.enter(blueprint, uid, groups, component)
+    except EOFError:
+        return Outcome.KILLED  # a blank that nobody needs any more
+    except (SetupFailed, ProtocolViolation, OSError, MemoryError) as error:
         _tell(bridge_socket, bridge_ops.SETUP_ERROR, str(error).encode(errors="replace")[: packet.CHUNK])
         # Here, while the traceback still holds them: closing sockets and freeing code takes calls a filter may forbid.
         os._exit(_EXIT_STATUS[Outcome.SETUP_ERROR])
-    gc.freeze()
-    if not _tell(bridge_socket, bridge_ops.SEALED, b""):
+    if not _tell(bridge_socket, bridge_ops.SEALED, bytes([component.sealed])):
         return Outcome.KILLED
+    spec = component.spec
     links.bridge = Bridge(bridge_socket)
     links.router = Router(Dealer(router_socket))
     links.self_id = spec.component
     links.message_size = spec.limits.message_size
-    return _serve(engine, linker, component, spec.limits)
-
-
-def _address_space(limits: Limits) -> int:
-    # A linear memory exists twice while it moves; a payload a few times while it is converted (32 bytes of dynamic
-    # value per byte of a list); an entry of a table has 8 bytes, and the engine ends the process where it cannot have
-    # them.
-    tables = 8 * limits.tables * limits.table_elements
-    return 2 * limits.memory + 80 * limits.message_size + tables + SLACK
-
-
-def _specification(sock: socket.socket) -> tuple[supervisor_frames.WorkerSpec, mmap.mmap]:
-    body, fds = supervisor_frames.recv_packet(sock)
-    if not fds:
-        raise ProtocolViolation("a worker's specification brings its code")
-    cgroups.join(fds[1:])
-    try:
-        message = packet.Assembler().feed(body)
-        if message is None or message[0] != bridge_ops.SPEC:
-            raise ProtocolViolation("expected a specification")
-        spec = msgspec.msgpack.decode(message[1], type=supervisor_frames.WorkerSpec)
-        return spec, mmap.mmap(fds[0], spec.cwasm_size, mmap.MAP_PRIVATE, mmap.PROT_READ)
-    finally:
-        os.close(fds[0])
+    return _serve(engine, linker, component.loaded, spec.limits)
 
 
 def _tell(sock: socket.socket, kind: int, body: bytes) -> bool:

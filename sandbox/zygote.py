@@ -55,12 +55,13 @@ def main(profile: str = "paranoid") -> NoReturn:
         first_filter=seccomp.compile_policy("worker-load"),
         last_filter=seccomp.compile_policy("worker"),
         landlock_abi=landlock.abi(),
-        address_space=process.address_space(),
+        mapped=process.address_space(),
         reservation=reservation(profile),
         own_uids=own_uids,
         user_sysctl=user_sysctl,
     )
     process.no_writable_code()
+    process.seal_executable()
     if process.thread_count() != 1:
         raise RuntimeError("the zygote must have one thread")
     mounts.enter_empty_root()
@@ -91,20 +92,27 @@ def _serve(supervisor: socket.socket, engine: Any, linker: Any, blueprint: cage.
         except EOFError:
             os._exit(0)
         request = msgspec.msgpack.decode(body, type=Fork)
-        if len(fds) != 2:
-            raise ProtocolViolation("a fork brings two descriptors", subject=str(len(fds)))
+        if len(fds) < 2:
+            raise ProtocolViolation("a fork brings two channels", subject=str(len(fds)))
         try:
             pid = libc_clone()
         except OSError as error:
             pid = -(error.errno or 1)
         if pid == 0:
-            process.place_fds_from(fds, keep=blueprint.user_sysctl)
-            moved = (
-                msgspec.structs.replace(blueprint, user_sysctl=5) if blueprint.user_sysctl is not None else blueprint
-            )
-            worker.main(engine, linker, moved, request.uid)
+            moved, groups = _placed(blueprint, fds)
+            worker.main(engine, linker, moved, request.uid, groups)
         supervisor_frames.close_all(fds)
         send_frame(supervisor, Forked(request.n, pid))
+
+
+def _placed(blueprint: cage.Blueprint, fds: list[int]) -> tuple[cage.Blueprint, list[int]]:
+    """In the worker: the channels at 3 and 4, the control groups' descriptors after them, nothing else open."""
+    kept = [] if blueprint.user_sysctl is None else [blueprint.user_sysctl]
+    process.place_fds(*fds, *kept)
+    end = 3 + len(fds)
+    if kept:
+        blueprint = msgspec.structs.replace(blueprint, user_sysctl=end)
+    return blueprint, list(range(5, end))
 
 
 def libc_clone() -> int:

@@ -12,8 +12,28 @@ import platform
 
 MACHINE = platform.machine()
 _NUMBERS: dict[str, dict[str, int]] = {
-    "x86_64": {"mprotect": 10, "clone": 56, "pivot_root": 155, "keyctl": 250, "capset": 126, "seccomp": 317},
-    "aarch64": {"mprotect": 226, "clone": 220, "pivot_root": 41, "keyctl": 219, "capset": 91, "seccomp": 277},
+    "x86_64": {
+        "mmap": 9,
+        "mprotect": 10,
+        "munmap": 11,
+        "mincore": 27,
+        "clone": 56,
+        "capset": 126,
+        "pivot_root": 155,
+        "keyctl": 250,
+        "seccomp": 317,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "capset": 91,
+        "munmap": 215,
+        "keyctl": 219,
+        "clone": 220,
+        "mmap": 222,
+        "mprotect": 226,
+        "mincore": 232,
+        "seccomp": 277,
+    },
 }
 _COMMON: dict[str, int] = {
     "open_tree": 428,

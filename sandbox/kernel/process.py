@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 
-from sandbox.kernel import libc
+from sandbox.kernel import libc, memory
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -69,6 +69,31 @@ def deny_write_execute() -> None:
     libc.prctl(PR_SET_MDWE, 1, name="prctl(PR_SET_MDWE)")
     if libc.prctl(PR_GET_MDWE) & 1 != 1:
         raise OSError(0, "prctl(PR_SET_MDWE) did not hold")
+
+
+def seal_pages(spans: list[tuple[int, int]]) -> None:
+    """mseal(2) each span (address, length). Raises OSError."""
+    for address, length in spans:
+        memory.seal(address, length)
+
+
+def seal_executable() -> int:
+    """mseal(2) every executable mapping (needs /proc), for this process and its children; how many there were.
+
+    Raises:
+        OSError: the kernel has no mseal (before Linux 6.10).
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        lines = file.read().splitlines()
+    spans = []
+    for line in lines:
+        span, mode, *rest = line.split()
+        # The vsyscall page is the kernel's own and no mapping of this process.
+        if "x" in mode and rest[-1] != "[vsyscall]":
+            start, end = (int(text, 16) for text in span.split("-"))
+            spans.append((start, end - start))
+    seal_pages(spans)
+    return len(spans)
 
 
 def no_writable_code() -> int:
@@ -143,11 +168,6 @@ def place_fds(*fds: int, keep_open: tuple[int, ...] = ()) -> None:
         close_range(first, kept - 1)
         first = kept + 1
     close_range(first)
-
-
-def place_fds_from(fds: list[int], keep: int | None) -> None:
-    """`place_fds` for `fds`, with `keep` (if any) right after them."""
-    place_fds(*fds, *([keep] if keep is not None else []))
 
 
 def reset_signals() -> None:

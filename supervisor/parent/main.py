@@ -24,7 +24,6 @@ from sandbox.types import ComponentId, Outcome
 from sandbox.wire import UNDECODABLE
 from sandbox.wire import supervisor_frames as frames
 from supervisor.config import HostConfig
-from supervisor.parent import inspect
 from supervisor.parent.audit_channels import AuditChannels
 from supervisor.parent.children import Child
 from supervisor.parent.compilers import Compilation, Compilers
@@ -32,6 +31,7 @@ from supervisor.parent.errors import GrantRefused, SpawnFailed, refusal
 from supervisor.parent.grants import open_grant
 from supervisor.parent.identities import Identities
 from supervisor.parent.layout import Layout
+from supervisor.parent.pool import PRIVATE
 from supervisor.parent.services import Services
 from supervisor.parent.starts import REASONS, Starts
 from supervisor.parent.workers import Workers
@@ -89,7 +89,6 @@ class Supervisor:
         self._phase = "starting"
         self._stop_at = 0.0
         self._stop_requests: list[int] = []
-        self.starts = Starts(self.selector, self.workers, self.children, self.audit)
         self._relaunches: dict[str, float] = {}
         uids = self.identities
         for name, uid, start in (
@@ -100,6 +99,8 @@ class Supervisor:
             ("control", uids.control, self.services.control),
         ):
             self.children[name] = Child(name, uid, start)
+        self.starts = Starts(self.config, self.selector, self.workers, self.services, self.children, self.audit)
+        self.pool = self.starts.pool
 
     # -- the loop --------------------------------------------------------------------------------------------
 
@@ -120,6 +121,10 @@ class Supervisor:
             log.error("the host cannot go on: %s", error)
             self.failure = error if isinstance(error, AirssysError) else SpawnFailed(str(error))
             self.exit_status = 1
+        except Exception:
+            # A defect of ours: the log is the only place where it can be told, whoever started the host.
+            log.exception("the supervisor failed")
+            raise
         finally:
             self._end()
         return self.exit_status
@@ -143,6 +148,9 @@ class Supervisor:
                 self._compiler_dead(who)
             elif what == "stray-dead":
                 self.starts.stray_dead(who)
+            elif what == "private-dead":
+                self.pool.private_ended(who)
+                self.starts.zygote_ended(who)
             elif what == "audit":
                 self._audit_event(mask)
         self._times()
@@ -161,16 +169,20 @@ class Supervisor:
             "worker-dead": 5,
             "compiler-dead": 6,
             "stray-dead": 6,
+            "private-dead": 7,
         }
         return sorted(events, key=lambda event: order[event[0].data[0]])
 
     def _timeout(self) -> float | None:
         now = time.monotonic()
-        times = [worker.deadline for worker in self.workers.by_incarnation.values() if worker.stage != "live"]
+        waiting = ("live", "blank")  # for as long as they like
+        times = [worker.deadline for worker in self.workers.by_number.values() if worker.stage not in waiting]
         times += self.compilers.deadlines()
         times += self._relaunches.values()
         if self._phase == "starting":
             times.append(self._deadline)
+        if self._phase == "running" and (due := self.pool.due()) is not None:
+            times.append(due)
         if self._phase == "draining":
             times.append(self._stop_at)
         if self.starts.leftover_groups:
@@ -179,11 +191,13 @@ class Supervisor:
 
     def _times(self) -> None:
         now = time.monotonic()
-        for worker in list(self.workers.by_incarnation.values()):
-            if worker.stage != "live" and now >= worker.deadline:
+        for worker in list(self.workers.by_number.values()):
+            if worker.stage not in ("live", "blank") and now >= worker.deadline:
                 worker.deadline = now + 60
                 self.starts.fail(worker, SpawnFailed("the worker was not sealed in time", subject=worker.stage))
         self.compilers.expire(now)
+        if self._phase == "running":
+            self.pool.refill(now)
         for name in [name for name, when in self._relaunches.items() if now >= when]:
             del self._relaunches[name]
             self._launch(name)
@@ -252,9 +266,7 @@ class Supervisor:
         if child.name == "control":
             self.compilers.abandon()
         if child.name == "zygote":
-            for worker in list(self.workers.by_incarnation.values()):
-                if worker.stage == "cloning":
-                    self.starts.fail(worker, SpawnFailed("the zygote ended"))
+            self.starts.zygote_ended(child)
         delay = child.delay()
         if self._phase == "starting" or delay == 0:
             self._launch(child.name)
@@ -301,10 +313,10 @@ class Supervisor:
             return
         if fds:
             raise ProtocolViolation("descriptors from a process that has none to give", subject=child.name)
-        if child.name == "zygote":
+        if child.name in ("zygote", PRIVATE):
             answer = _forked.decode(body)
             if isinstance(answer, frames.Forked):
-                self.starts.cloned(answer)
+                self.starts.cloned(child, answer)
             else:
                 self._up(child)
             return
@@ -322,10 +334,13 @@ class Supervisor:
 
     def _up(self, child: Child) -> None:
         child.ready = True
+        if child.name == PRIVATE:
+            self._zygote_up(child, self.pool.private_up)
+            return
         if child.name == "auditor":
             self._audit_up()
         elif child.name == "zygote":
-            self._zygote_up(child)
+            self._zygote_up(child, self._own_zygote_up)
         elif child.name in ("bridge", "router"):
             self._audit_channel(child)
             if child.restarts:
@@ -342,10 +357,13 @@ class Supervisor:
         elif all(c.ready for c in self.children.values() if c.name != "control") and not self.children["control"].pid:
             self._launch("control")
 
-    def _zygote_up(self, child: Child) -> None:
+    def _own_zygote_up(self, child: Child) -> None:
+        self.pool.zygote_up()
+        self.compilers.foreign = self.workers.foreign(child.pid)
+
+    def _zygote_up(self, child: Child, up: Callable[[Child], None]) -> None:
         try:
-            self.workers.zygote_up(child.pid)
-            self.compilers.foreign = inspect.with_namespaces(inspect.own_namespaces(), child.pid)
+            up(child)
         except OSError as error:
             child.ready = False  # it is gone again, and its death on its way
             log.error("cannot read the zygote's namespaces: %s", error)
@@ -511,9 +529,10 @@ class Supervisor:
 
     def _end(self) -> None:
         """End everything in order: workers, control, router, bridge, zygote, the auditor last."""
-        for worker in list(self.workers.by_incarnation.values()):
+        for worker in list(self.workers.by_number.values()):
             self.workers.kill(worker, Outcome.KILLED, "the host stopped")
-        for worker in list(self.workers.by_incarnation.values()):
+        self.pool.close()
+        for worker in list(self.workers.by_number.values()):
             if worker.pidfd >= 0:
                 self.workers.ended(worker)
             self.starts.leftover_groups.add(worker.group)

@@ -1,7 +1,7 @@
 """A worker's way through the supervisor's loop: asked for, cloned, sealed, checked, live, dead.
 
 Each method is one event; what it leads to is told to control, router, bridge and the audit log. The work itself is in
-`workers`.
+`workers`; which zygote clones a worker, and the blanks kept ready, are in `pool`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from bridge.audit.client import AuditClient
 from sandbox.errors import AirssysError, ProtocolViolation
 from sandbox.types import Outcome
 from sandbox.wire import supervisor_frames as frames
+from supervisor.config import HostConfig
 from supervisor.parent.children import Child
-from supervisor.parent.errors import refusal
+from supervisor.parent.errors import SpawnFailed, refusal
+from supervisor.parent.pool import Pool
+from supervisor.parent.services import Services
 from supervisor.parent.workers import Worker, Workers
 
 log = logging.getLogger("airssys.supervisor")
@@ -35,12 +38,20 @@ class Starts:
     """
 
     def __init__(
-        self, selector: selectors.BaseSelector, workers: Workers, children: dict[str, Child], audit: AuditClient
+        self,
+        config: HostConfig,
+        selector: selectors.BaseSelector,
+        workers: Workers,
+        services: Services,
+        children: dict[str, Child],
+        audit: AuditClient,
     ) -> None:
+        self.config = config
         self.selector = selector
         self.workers = workers
         self.children = children
         self.audit = audit
+        self.pool = Pool(config.pool, selector, workers, services, children["zygote"])
         self.leftover_groups: set[str] = set()
         """Control groups the kernel would not let go of yet."""
 
@@ -49,7 +60,7 @@ class Starts:
 
     def begin(self, frame: frames.StartWorker, code: int, stopping: bool) -> None:
         """Control asked for a worker; `code` is its .cwasm, taken over."""
-        zygote = self.children["zygote"]
+        asked = time.monotonic()
         missing = [name for name in ("zygote", "router", "bridge") if not self.children[name].ready]
         if missing or stopping:
             os.close(code)
@@ -57,20 +68,25 @@ class Starts:
             self._answer(frames.Failed(frame.n, "E_NOT_READY", why, Outcome.SETUP_ERROR))
             return
         try:
-            worker = self.workers.begin(frame, code, lambda request, fds: zygote.send(request, fds))
+            if frame.incarnation in self.workers.by_incarnation:
+                raise SpawnFailed("this incarnation exists", subject=str(frame.incarnation))
+            worker = self.pool.take(self.config.spawn_for(frame.component))
         except (AirssysError, OSError) as error:
+            os.close(code)
             self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
             return
-        worker.generation = self.children["control"].restarts
+        try:
+            self.workers.claim(worker, frame, code, self.children["control"].restarts, asked)
+        except (AirssysError, OSError) as error:
+            self.fail(worker, error)
 
-    def cloned(self, answer: frames.Forked) -> None:
-        """The zygote answered. Raises ProtocolViolation when it names a process of the host."""
+    def cloned(self, zygote: Child, answer: frames.Forked) -> None:
+        """A zygote answered. Raises ProtocolViolation when it names a process of the host."""
         if answer.pid in {child.pid for child in self.children.values() if child.pidfd >= 0}:
             raise ProtocolViolation("the zygote named a process of the host", subject=str(answer.pid))
-        for worker in self.workers.by_incarnation.values():
-            if worker.stage == "cloning" and worker.request.n == answer.n:
-                break
-        else:
+        self.pool.dismiss(zygote)
+        worker = self.workers.by_number.get(answer.n)
+        if worker is None or worker.stage != "cloning" or worker.zygote is not zygote:
             self._stray(answer.pid)
             return
         try:
@@ -121,13 +137,16 @@ class Starts:
         )
         worker.bridge.close()
         worker.router.close()
-        self.audit.record(
-            "worker.started",
-            str(request.component),
-            "info",
-            str(request.incarnation),
-            detail={"pid": worker.pid, "uid": worker.uid, "micros": micros},
-        )
+        self.pool.succeeded()
+        if not worker.code_sealed:
+            log.warning("worker %s: the pages of its code were not found, so they are not sealed", worker.name)
+        detail: dict[str, str | int] = {
+            "pid": worker.pid,
+            "uid": worker.uid,
+            "micros": micros,
+            "sealed": int((worker.sealed - worker.asked) * 1e6),
+        }
+        self.audit.record("worker.started", str(request.component), "info", str(request.incarnation), detail=detail)
         if worker.generation == self.children["control"].restarts:
             self._answer(frames.Started(request.n, request.incarnation, worker.pid, worker.uid, micros))
 
@@ -135,22 +154,33 @@ class Starts:
         """A start that failed: tell control once, end what exists of it."""
         if worker.stage == "failed":
             return
-        log.error("worker %s/%d did not start: %s", worker.request.component, worker.request.incarnation, error)
-        self.audit.record("worker.refused", str(worker.request.component), "denied", str(error))
-        if worker.stage == "sealing" and worker.bridge.fileno() >= 0:
+        log.error("worker %s did not start: %s", worker.name, error)
+        if worker.pidfd >= 0 and worker.stage != "live" and worker.bridge.fileno() >= 0:
             try:
                 self.selector.unregister(worker.bridge)
             except KeyError:
                 pass
         worker.stage = "failed"
-        if worker.generation == self.children["control"].restarts:
-            self._answer(refusal(worker.request.n, error, Outcome.SETUP_ERROR))
+        self.pool.dismiss(worker.zygote)
+        if worker.claim is None:
+            self.pool.failed()
+        else:
+            self.audit.record("worker.refused", str(worker.request.component), "denied", str(error))
+            if worker.generation == self.children["control"].restarts:
+                self._answer(refusal(worker.request.n, error, Outcome.SETUP_ERROR))
         if worker.pidfd >= 0:
             self.workers.kill(worker, Outcome.SETUP_ERROR, str(error))
         else:
-            self.workers.by_incarnation.pop(worker.request.incarnation, None)
-            worker.close()
+            self.workers.forget(worker)
             self.leftover_groups.add(worker.group)
+
+    def zygote_ended(self, zygote: Child) -> None:
+        """A zygote is gone: so are the workers it was asked for, and its blanks, which nobody may claim any more."""
+        for worker in list(self.workers.by_number.values()):
+            if worker.zygote is zygote and worker.stage == "cloning":
+                self.fail(worker, SpawnFailed("the zygote ended"))
+            elif worker.zygote is zygote and worker.claim is None:
+                self.workers.kill(worker, Outcome.KILLED, "the zygote ended")
 
     def end(self, child: Child, frame: frames.EndWorker) -> None:
         """Router, bridge or control wants a worker ended. Raises ProtocolViolation for a reason it may not give."""
@@ -167,13 +197,15 @@ class Starts:
         """A worker is dead: reap it and tell everybody."""
         self.selector.unregister(worker.pidfd)
         started = worker.stage == "live"
-        if worker.stage == "sealing":
+        if worker.stage in ("blank", "sealing"):
             # It may have said why before it died.
             self.reported(worker)
             started = worker.stage == "live"
         outcome, detail = self.workers.ended(worker)
         if not self.workers.cgroups.remove(worker.group):
             self.leftover_groups.add(worker.group)
+        if worker.claim is None:
+            return
         request = worker.request
         if started:
             self.audit.record(

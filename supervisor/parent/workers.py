@@ -2,9 +2,12 @@
 
 A start goes through stages, each driven by an event of the main loop, so that a slow one delays nobody:
 
-    cloning   the zygote was asked
-    sealing   the worker has its specification; it builds its cage and reports `SEALED` on its bridge channel
+    cloning   a zygote was asked (with `spawn = "exec"` a zygote of its own is started first)
+    blank     cloned; it cages itself and waits, without a component, until one claims it
+    sealing   it has its specification; it finishes its cage and reports `SEALED` on its bridge channel
     live      checked from outside, attached to router and bridge
+
+A worker may be claimed while it is still being cloned: the specification then waits for it in its channel.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -26,45 +29,67 @@ from sandbox.types import EXIT_CODES, Outcome
 from sandbox.wire import bridge_ops, packet, zmtp
 from sandbox.wire.supervisor_frames import MAX_TEXT, Fork, StartWorker, WorkerSpec, close_all
 from supervisor.parent import inspect
+from supervisor.parent.children import Child
 from supervisor.parent.errors import OutsideCheckFailed, SpawnFailed
 from supervisor.parent.identities import WORKERS, Identities
 
 
 @dataclass
 class Worker:
-    """One worker, from the request to its end."""
+    """One worker, from the moment the zygote is asked for it to its end."""
 
-    request: StartWorker
+    number: int
+    """The supervisor's own count: names its control group."""
     inside: int
     uid: int
     bridge: socket.socket
     """The other end of its fd 3, until the bridge has it."""
     router: socket.socket
     """The other end of its fd 4, until the router has it."""
-    code: int
-    groups: list[int]
-    """Descriptors by which it joins its control groups."""
-    asked: float
+    zygote: Child
+    """Whose clone it is."""
     deadline: float
+    """When its present stage must be over."""
+    given: list[int] = field(default_factory=list)
+    """Until it is cloned: its fd 3, its fd 4, and the descriptors through which it joins its control groups."""
+    foreign: inspect.Namespaces = field(default_factory=dict)
+    """Namespaces it must not be in: the host's and its zygote's."""
     stage: str = "cloning"
+    claim: StartWorker | None = None
+    code: int = -1
+    asked: float = 0.0
+    sealed: float = 0.0
     pid: int = 0
     pidfd: int = -1
     verdict: Outcome | None = None
     detail: str = ""
     generation: int = 0
     """Which incarnation of control asked."""
+    code_sealed: bool = False
+    """Whether the pages of its native code were found and sealed."""
+
+    @property
+    def request(self) -> StartWorker:
+        """What it was claimed for."""
+        assert self.claim is not None, "a blank has no component"
+        return self.claim
+
+    @property
+    def name(self) -> str:
+        """For logs: component and incarnation, or that it has none."""
+        return "a blank" if self.claim is None else f"{self.claim.component}/{self.claim.incarnation}"
 
     @property
     def group(self) -> str:
         """Name of its control group."""
-        return f"w{self.request.incarnation}"
+        return f"w{self.number}"
 
     def close(self) -> None:
         """Close every descriptor the supervisor holds for it."""
         self.bridge.close()
         self.router.close()
-        close_all(self.groups)
-        self.groups = []
+        close_all(self.given)
+        self.given = []
         if self.code >= 0:
             os.close(self.code)
             self.code = -1
@@ -80,35 +105,44 @@ class Workers:
     identities: Identities
     cgroups: Tree
     start_seconds: float
+    by_number: dict[int, Worker] = field(default_factory=dict)
+    """Every worker there is, blanks among them."""
     by_incarnation: dict[int, Worker] = field(default_factory=dict)
+    """Those that were claimed."""
+    _number: int = 0
     _inside: int = 0
+    _insides: set[int] = field(default_factory=set)
+    _pids: set[int] = field(default_factory=set)
     _own: inspect.Namespaces = field(default_factory=inspect.own_namespaces)
-    _foreign: inspect.Namespaces = field(default_factory=dict)
 
-    def zygote_up(self, pid: int) -> None:
-        """A (new) zygote is ready: workers must leave its namespaces too. Raises OSError when it is gone."""
-        self._foreign = inspect.with_namespaces(self._own, pid)
+    def blanks(self) -> Iterator[Worker]:
+        """Workers nobody claimed yet, the oldest first."""
+        return (worker for worker in self.by_number.values() if worker.claim is None and worker.verdict is None)
+
+    def foreign(self, pid: int) -> inspect.Namespaces:
+        """The host's namespaces and those of the zygote `pid`: a worker must leave both. Raises OSError."""
+        return inspect.with_namespaces(self._own, pid)
 
     def _next_inside(self) -> int:
         if self.identities.base is None:
             return 0
-        used = {worker.inside for worker in self.by_incarnation.values()}
         for _ in range(WORKERS):
             # In turn, because the kernel counts a uid's namespaces a while after they are gone.
             self._inside = self._inside % (WORKERS - 1) + 1
-            if self._inside not in used:
+            if self._inside not in self._insides:
                 return self._inside
         raise SpawnFailed("every worker uid is in use")
 
-    def begin(self, request: StartWorker, code: int, zygote: Callable[[Fork, list[int]], None]) -> Worker:
-        """First stage: channels, then the zygote. Takes over `code` (the sealed .cwasm).
+    # -- making one ---------------------------------------------------------------------------------------------------
+
+    def make(self, zygote: Child) -> Worker:
+        """First stage: channels and control group. `ask` follows as soon as its zygote is ready.
 
         Raises:
-            SpawnFailed, OSError, ProtocolViolation: nothing was started; `code` is closed.
+            SpawnFailed, OSError: nothing was made.
         """
-        if request.incarnation in self.by_incarnation:
-            os.close(code)
-            raise SpawnFailed("this incarnation exists", subject=str(request.incarnation))
+        self._number += 1
+        number = self._number
         opened: list[socket.socket] = []
         try:
             inside = self._next_inside()
@@ -116,36 +150,52 @@ class Workers:
             opened += [ours, theirs]
             to_router, router = zmtp.pair()
             opened += [to_router, router]
-            zygote(Fork(request.n, inside), [theirs.fileno(), to_router.fileno()])
-            # While it clones. Should this fail, the clone finds its channels closed and ends.
-            limits = request.limits
-            groups = self.cgroups.prepare(
-                f"w{request.incarnation}", 2 * limits.memory + 80 * limits.message_size + (64 << 20)
-            )
+            groups = self.cgroups.make(f"w{number}")
         except (OSError, AirssysError):
             for sock in opened:
                 sock.close()
-            os.close(code)
             raise
-        theirs.close()
-        to_router.close()
-        now = time.monotonic()
         worker = Worker(
-            request,
+            number,
             inside,
             self.identities.worker(inside),
             ours,
             router,
-            code,
-            groups,
-            now,
-            now + self.start_seconds,
+            zygote,
+            time.monotonic() + self.start_seconds,
+            [theirs.detach(), to_router.detach(), *groups],
         )
-        self.by_incarnation[request.incarnation] = worker
+        self.by_number[number] = worker
+        self._insides.add(inside)
         return worker
 
+    def ask(self, worker: Worker) -> None:
+        """Have its zygote clone it. Raises OSError, ProtocolViolation."""
+        worker.zygote.send(Fork(worker.number, worker.inside), worker.given)
+        close_all(worker.given)
+        worker.given = []
+
+    def claim(self, worker: Worker, request: StartWorker, code: int, generation: int, asked: float) -> None:
+        """Give it a component: the descriptor `code` (a sealed .cwasm) is taken over.
+
+        Args:
+            generation: which incarnation of control asks.
+            asked: when it asked (monotonic seconds).
+
+        Raises:
+            OSError: it cannot be told; the caller ends it.
+        """
+        worker.claim, worker.code, worker.generation = request, code, generation
+        worker.asked = asked
+        worker.deadline = asked + self.start_seconds
+        self.by_incarnation[request.incarnation] = worker
+        limits = request.limits
+        self.cgroups.limit(worker.group, 2 * limits.memory + 80 * limits.message_size + (64 << 20))
+        if worker.stage == "blank":
+            self._specify(worker)
+
     def cloned(self, worker: Worker, pid: int) -> None:
-        """Second stage: the child exists. Limit it, then give it its specification.
+        """Second stage: the child exists. Give it its specification, if it has been claimed.
 
         Raises:
             SpawnFailed, OSError: the caller ends the worker.
@@ -154,14 +204,20 @@ class Workers:
             raise SpawnFailed(f"the kernel refused another process: {os.strerror(-pid)}")
         worker.pidfd = self.adopt(pid)
         worker.pid = pid
+        self._pids.add(pid)
         if worker.verdict is not None:
             raise SpawnFailed("ended while it was being started", subject=worker.verdict.value)
-        limits = worker.request.limits
-        spec = WorkerSpec(worker.request.component, limits, os.fstat(worker.code).st_size)
+        worker.stage = "blank"
+        if worker.claim is not None:
+            self._specify(worker)
+
+    def _specify(self, worker: Worker) -> None:
+        request = worker.request
+        spec = WorkerSpec(request.component, request.limits, os.fstat(worker.code).st_size)
         (body,) = packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec))
-        socket.send_fds(worker.bridge, [body], [worker.code, *worker.groups])
-        close_all([worker.code, *worker.groups])
-        worker.code, worker.groups = -1, []
+        socket.send_fds(worker.bridge, [body], [worker.code])
+        os.close(worker.code)
+        worker.code = -1
         worker.stage = "sealing"
 
     def adopt(self, pid: int) -> int:
@@ -174,7 +230,7 @@ class Workers:
             OSError: there is no such process, or it is not our child.
             SpawnFailed: it is another worker.
         """
-        if any(worker.pid == pid for worker in self.by_incarnation.values()):
+        if pid in self._pids:
             raise SpawnFailed("the zygote named another worker's process", subject=str(pid))
         pidfd = libc.syscall("pidfd_open", pid, 0)
         try:
@@ -201,9 +257,13 @@ class Workers:
             raise ProtocolViolation("expected the worker's report")
         if message[0] == bridge_ops.SETUP_ERROR:
             raise SpawnFailed(message[1].decode(errors="replace")[:MAX_TEXT])
-        inspect.check(worker.pid, worker.uid, self.identities.base is not None, self._foreign)
+        if worker.claim is None:
+            raise ProtocolViolation("a blank says it is sealed")
+        worker.sealed = time.monotonic()
+        inspect.check(worker.pid, worker.uid, self.identities.base is not None, worker.foreign)
         if not self.cgroups.holds(worker.group, worker.pid):
             raise OutsideCheckFailed("not in its control group", subject=str(worker.pid))
+        worker.code_sealed = message[1] != b"\0"
         worker.stage = "live"
 
     def kill(self, worker: Worker, outcome: Outcome, detail: str) -> None:
@@ -224,9 +284,17 @@ class Workers:
             outcome, detail = Outcome.MEMORY, "the kernel's memory killer ended it at its control group's limit"
         elif worker.verdict is not None:
             outcome, detail = worker.verdict, worker.detail
-        self.by_incarnation.pop(worker.request.incarnation, None)
-        worker.close()
+        self.forget(worker)
         return outcome, detail
+
+    def forget(self, worker: Worker) -> None:
+        """Drop it and close what the supervisor holds for it."""
+        self.by_number.pop(worker.number, None)
+        self._insides.discard(worker.inside)
+        self._pids.discard(worker.pid)
+        if worker.claim is not None and self.by_incarnation.get(worker.claim.incarnation) is worker:
+            del self.by_incarnation[worker.claim.incarnation]
+        worker.close()
 
     def hung_up(self, worker: Worker) -> bool:
         """Whether the pidfd says the process is dead."""

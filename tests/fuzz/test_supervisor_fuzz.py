@@ -79,14 +79,17 @@ class Turned:
 
     def worker(self, incarnation: int, stage: str) -> Worker:
         """A worker without a process, in place of the one of that number."""
-        old = self.supervisor.workers.by_incarnation.pop(incarnation, None)
+        workers = self.supervisor.workers
+        old = workers.by_incarnation.get(incarnation)
         if old is not None:
-            old.close()
+            workers.forget(old)
         request = frames.StartWorker(incarnation, COMPONENT, incarnation, Limits())
         ours, theirs = socket.socketpair()
         code = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        worker = Worker(request, 0, 0, ours, theirs, code, [], 0.0, time.monotonic() + 60, stage)
-        self.supervisor.workers.by_incarnation[incarnation] = worker
+        zygote = self.supervisor.children["zygote"]
+        worker = Worker(incarnation, 0, 0, ours, theirs, zygote, time.monotonic() + 60, stage=stage)
+        worker.claim, worker.code = request, code
+        workers.by_incarnation[incarnation] = workers.by_number[incarnation] = worker
         return worker
 
     def say(self, name: str, body: bytes, descriptors: int = 0) -> list[bytes]:
@@ -107,7 +110,7 @@ class Turned:
 
     def close(self) -> None:
         """Let go of everything."""
-        for worker in self.supervisor.workers.by_incarnation.values():
+        for worker in self.supervisor.workers.by_number.values():
             worker.close()
         for name in NAMES:
             child = self.supervisor.children[name]
@@ -291,7 +294,8 @@ def test_many_workers_are_told_in_parts(turned: Turned) -> None:
     name = ComponentId("a" * 64, "b" * 64, "c" * 64)
     for incarnation in range(10, 1000):
         request = frames.StartWorker(1, name, incarnation, Limits())
-        worker = Worker(request, 0, 2**31, sample.bridge, sample.router, -1, [], 0.0, 0.0, "live", 2**22)
+        worker = Worker(incarnation, 0, 2**31, sample.bridge, sample.router, sample.zygote, 0.0, stage="live")
+        worker.claim, worker.pid = request, 2**22
         turned.supervisor.workers.by_incarnation[incarnation] = worker
     found: list[int] = []
     after, more = -1, True
@@ -326,7 +330,9 @@ def stranger() -> Iterator[int]:
 @pytest.mark.parametrize("asked", [True, False], ids=["as the answer", "unasked"])
 def test_a_strangers_pid_is_not_killed(turned: Turned, stranger: int, asked: bool) -> None:
     """A pid that is not the supervisor's child is refused; the process it belongs to gets no signal."""
-    turned.supervisor.workers.by_incarnation.pop(5, None)
+    old = turned.supervisor.workers.by_incarnation.get(5)
+    if old is not None:
+        turned.supervisor.workers.forget(old)
     if asked:
         turned.worker(5, "cloning")
     pidfd = os.pidfd_open(stranger)
@@ -348,8 +354,7 @@ def test_a_child_of_ours_is_adopted(turned: Turned) -> None:
         assert ("sealing", child.pid) == (worker.stage, worker.pid)
         turned.supervisor.selector.unregister(worker.bridge)
         turned.supervisor.selector.unregister(worker.pidfd)
-        del turned.supervisor.workers.by_incarnation[6]
-        worker.close()
+        turned.supervisor.workers.forget(worker)
 
 
 def test_a_process_of_the_host_is_no_worker(turned: Turned) -> None:
@@ -366,11 +371,11 @@ def test_a_process_of_the_host_is_no_worker(turned: Turned) -> None:
         turned.connect("zygote")
         other = turned.worker(8, "live")
         other.pid = child.pid
+        turned.supervisor.workers._pids.add(child.pid)
         turned.say("zygote", msgspec.msgpack.encode(frames.Forked(7, child.pid)))
         assert 7 not in turned.supervisor.workers.by_incarnation
         assert child.poll() is None
-        del turned.supervisor.workers.by_incarnation[8]
-        other.close()
+        turned.supervisor.workers.forget(other)
 
 
 def test_killed_while_being_cloned(turned: Turned) -> None:
@@ -382,5 +387,4 @@ def test_killed_while_being_cloned(turned: Turned) -> None:
         assert "failed" == worker.stage
         assert -signal.SIGKILL == child.wait()
         turned.supervisor.selector.unregister(worker.pidfd)
-        del turned.supervisor.workers.by_incarnation[9]
-        worker.close()
+        turned.supervisor.workers.forget(worker)

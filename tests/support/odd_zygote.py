@@ -35,7 +35,7 @@ def _refuse(*arguments: object) -> None:
 def leave_out(step: str) -> None:
     """Patch the cage."""
     if step == "descriptors":
-        cage._two_descriptors = _nothing
+        cage._three_descriptors = cage._two_descriptors = _nothing
     elif step == "last filter":
         _load_only(1)
     elif step == "both filters":

@@ -29,27 +29,29 @@ SYSCTL = 5
 
 _NOTHING = ["CORE=0", "FSIZE=0", "NPROC=0", "MEMLOCK=0", "MSGQUEUE=0", "RTPRIO=0"]
 ORDER: list[tuple[str, list[str]]] = [
+    ("control group", ["write 0", "close", "write 0", "close"]),
     ("setsid", ["setsid"]),
     ("umask", ["umask 077"]),
     ("keyring", ["keyctl"]),
     ("uid", ["setgroups", "setresgid", "setresuid"]),
     ("namespaces", ["unshare"]),
     ("no further user namespaces", ["open max_user_namespaces", "write 0", "close"]),
-    ("first filter", ["seccomp first"]),
-    ("load", ["load"]),
-    ("no executable memory", ["prctl 65", "prctl 66"]),
     ("capabilities", ["prctl 24"] * (caps.LAST + 1) + ["prctl 28", "prctl 47", "capset"]),
-    (
-        "limits",
-        [f"limit {name}" for name in (["AS", "DATA", "STACK=8388608", *_NOTHING, "SIGPENDING=16"])],
-    ),
+    ("limits", [f"limit {name}" for name in (["STACK=8388608", *_NOTHING, "SIGPENDING=16"])]),
     ("not dumpable", ["prctl 4"]),
     ("speculation", ["prctl 53", "prctl 53"]),
     ("huge pages", ["prctl 41"]),
     ("die with the supervisor", ["prctl 1"]),
     ("no new privileges", ["prctl 38", "prctl 39"]),
-    ("descriptors", ["close_range 0-2", "close_range 5-"]),
+    ("stray descriptors", ["close_range 0-2", "close_range 5-", "limit NOFILE=6"]),
     ("landlock", ["landlock_create_ruleset", "landlock_restrict_self", "close"]),
+    ("first filter", ["seccomp first"]),
+    ("component", ["receive"]),
+    ("load", ["load"]),
+    ("no executable memory", ["prctl 65", "prctl 66"]),
+    ("sealed code", ["mseal"]),
+    ("memory", ["limit DATA", "limit AS"]),
+    ("descriptors", ["close_range 0-2", "close_range 5-"]),
     ("no descriptors", ["limit NOFILE=0"]),
     ("last filter", ["seccomp last"]),
 ]
@@ -121,6 +123,22 @@ class Recorder:
         ]
 
 
+class Named:
+    """A component that is only written down."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def receive(self) -> None:
+        self.recorder.note("receive")
+
+    def load(self) -> list[tuple[int, int]]:
+        return self.recorder.note("load", [(0x10000, 4096)])
+
+    def memory(self) -> tuple[int, int]:
+        return 1 << 20, 2 << 20
+
+
 BLUEPRINT = cage.Blueprint(b"first", b"last", 7, 1 << 30, own_uids=True, user_sysctl=SYSCTL)
 
 
@@ -143,8 +161,7 @@ def walk(recorder: Recorder, blueprint: cage.Blueprint = BLUEPRINT, **changed: A
     for patch in patches:
         patch.start()
     try:
-        loaded = cage.enter(blueprint, UID, 1 << 20, lambda: recorder.note("load", "component"))
-        assert "component" == loaded
+        cage.enter(blueprint, UID, [8, 9], Named(recorder))
         return steps, "", ""
     except SetupFailed as error:
         return steps, error.subject, error.message
@@ -231,20 +248,46 @@ def test_landlock_that_is_too_old_is_fatal() -> None:
 
 
 def test_nothing_comes_after_the_last_filter() -> None:
-    """The last statement but `return` is the last filter, and no step of the source stands anywhere else."""
+    """The last statement is the last filter, and no step of the source stands anywhere else."""
     function = ast.parse(inspect.getsource(cage.enter)).body[0]
     assert isinstance(function, ast.FunctionDef)
-    *_, last, end = function.body
-    assert isinstance(end, ast.Return)
-    assert isinstance(end.value, ast.Name), "nothing is computed any more"
+    last = function.body[-1]
     assert isinstance(last, ast.Expr)
     assert isinstance(last.value, ast.Call)
     assert isinstance(last.value.args[0], ast.Constant)
     assert "last filter" == last.value.args[0].value
-    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-    named = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "step"]
-    names = [call.args[0] for call in sorted(named, key=lambda call: call.lineno)]
+    calls = sorted((n for n in ast.walk(function) if isinstance(n, ast.Call)), key=lambda call: call.lineno)
+    losable = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "unless_lost"]
+    names = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "step"]
+    names += [call.args[1] for call in losable]
+    names.sort(key=lambda name: name.lineno)
     assert [name for name, _ in ORDER] == [name.value for name in names if isinstance(name, ast.Constant)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "step"), [("landlock", "landlock"), ("mdwe", "no executable memory"), ("mseal", "sealed code")]
+)
+def test_a_wall_agreed_to_be_lost_is_left_out(lost: str, step: str) -> None:
+    """The named wall's step is missing, and nothing else differs."""
+    blueprint = cage.Blueprint(b"first", b"last", 7, 1 << 30, own_uids=True, user_sysctl=SYSCTL, lost=frozenset({lost}))
+    steps, failed, _ = returns(lambda: walk(Recorder(), blueprint))
+    assert [list(pair) for pair in CALLS if pair[0] != step] == steps
+    assert "" == failed
+
+
+def test_a_blank_nobody_needs_is_no_failure() -> None:
+    """The supervisor hangs up while the worker waits: EOFError comes through, and nothing more is done."""
+
+    def child() -> tuple[str, list[str]]:
+        index = [name for name, _ in CALLS].index("component")
+        recorder = Recorder(index, EOFError("hung up"))
+        try:
+            walk(recorder)
+        except EOFError:
+            return "EOFError", recorder.calls[index + 1 :]
+        return "", []
+
+    assert ["EOFError", []] == list(returns(child))
 
 
 def test_names_are_told_apart() -> None:
@@ -270,7 +313,7 @@ def test_the_error_of_loading_keeps_its_own_name() -> None:
 
     def child() -> list[str]:
         recorder = Recorder()
-        steps = cage._Steps()
+        steps = cage._Steps(frozenset())
         try:
             steps("load", _refuse_loading)
         except SetupFailed as error:

@@ -15,6 +15,7 @@ from sandbox.types import ComponentId, Limits
 from sandbox.wire import bridge_ops, packet
 from sandbox.wire.supervisor_frames import Fork, StartWorker
 from supervisor.parent import identities, workers
+from supervisor.parent.children import Child
 from supervisor.parent.errors import OutsideCheckFailed, RootError, SpawnFailed
 from supervisor.parent.identities import BLOCK, BLOCKS, FIRST_ID, WORKERS, Identities, claim
 from supervisor.parent.workers import Worker, Workers
@@ -130,21 +131,29 @@ class Begun:
         self.workers = Workers(Identities(base, 4242), Tree("none", {}), 10.0)
         self.forks: list[Fork] = []
         self.number = 0
+        self.zygote = Child("zygote", 0, lambda channel: 0)
+        self.zygote.send = lambda frame, fds=(): self.forks.append(frame)  # type: ignore[method-assign]
 
     def begin(self) -> Worker:
         """One more."""
+        worker = self.workers.make(self.zygote)
+        self.workers.ask(worker)
+        return worker
+
+    def claimed(self) -> Worker:
+        """One more, and a component for it."""
+        worker = self.begin()
         self.number += 1
         request = StartWorker(self.number, ComponentId("a", "b"), self.number, Limits())
-        code = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        return self.workers.begin(request, code, lambda fork, fds: self.forks.append(fork))
+        self.workers.claim(worker, request, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0, 0.0)
+        return worker
 
     def end(self, worker: Worker) -> None:
         """It is dead."""
-        del self.workers.by_incarnation[worker.request.incarnation]
-        worker.close()
+        self.workers.forget(worker)
 
     def close(self) -> None:
-        for worker in list(self.workers.by_incarnation.values()):
+        for worker in list(self.workers.by_number.values()):
             self.end(worker)
 
 
@@ -176,7 +185,7 @@ def test_a_uid_of_the_living_is_never_given(begun: Begun) -> None:
     made = [begun.begin() for _ in range(5)]
     with pytest.raises(SpawnFailed, match="every worker uid"):
         begun.begin()
-    assert 5 == len(begun.workers.by_incarnation)
+    assert 5 == len(begun.workers.by_number)
     begun.end(made[2])
     assert 3 == begun.begin().inside
     begun.end(made[4])
@@ -184,12 +193,16 @@ def test_a_uid_of_the_living_is_never_given(begun: Begun) -> None:
     assert {1, 5} == {begun.begin().inside for _ in range(2)}
 
 
-def test_an_incarnation_exists_once(begun: Begun) -> None:
-    """Two starts of one incarnation are refused, and the code's descriptor is closed."""
-    begun.begin()
-    begun.number = 0
-    with pytest.raises(SpawnFailed, match="exists"):
-        begun.begin()
+def test_a_blank_becomes_a_components(begun: Begun) -> None:
+    """Unclaimed it is a blank; claimed it is found by its incarnation, and no blank is left."""
+    worker = begun.begin()
+    assert [worker] == list(begun.workers.blanks())
+    request = StartWorker(1, ComponentId("a", "b"), 77, Limits())
+    begun.workers.claim(worker, request, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0, 0.0)
+    assert [] == list(begun.workers.blanks())
+    assert {77: worker} == begun.workers.by_incarnation
+    begun.end(worker)
+    assert {} == begun.workers.by_incarnation == begun.workers.by_number
 
 
 def test_ordinary_users_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,11 +222,11 @@ def test_a_worker_outside_its_control_group_is_refused(
 
     monkeypatch.setattr(workers.inspect, "check", lambda *_: None)
     monkeypatch.setattr(Tree, "holds", lambda self, name, pid: held and name == "w1")
-    worker = begun.begin()
+    worker = begun.claimed()
     worker.bridge.close()
     worker.bridge, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with far:
-        packet.send_message(far, bridge_ops.SEALED, b"")
+        packet.send_message(far, bridge_ops.SEALED, b"\1")
         if held:
             begun.workers.reported(worker)
             assert "live" == worker.stage

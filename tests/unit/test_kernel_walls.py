@@ -627,11 +627,24 @@ def test_set_limit_never_raises_a_limit(hard: int, value: int) -> None:
     assert [min(hard, value)] * 2 == returns(child)
 
 
+class _Sized:
+    """A component of one byte of data and two of address space."""
+
+    def receive(self) -> None: ...
+
+    def load(self) -> list[tuple[int, int]]:
+        return []
+
+    def memory(self) -> tuple[int, int]:
+        return 1, 2
+
+
 def test_the_cages_limits() -> None:
-    """`_limits` sets exactly the limits ADR 1 names, soft and hard alike."""
+    """`_limits` and `_memory` set exactly the limits ADR 1 names, soft and hard alike."""
 
     def child() -> dict[str, list[int]]:
-        cage._limits(1 << 40, 0)
+        cage._limits()
+        cage._memory(1 << 40, 4, _Sized())
         names = ["AS", "DATA", "STACK", "CORE", "FSIZE", "NPROC", "MEMLOCK", "MSGQUEUE", "RTPRIO", "SIGPENDING"]
         return {name: list(resource.getrlimit(getattr(resource, f"RLIMIT_{name}", 14))) for name in names}
 
@@ -640,7 +653,7 @@ def test_the_cages_limits() -> None:
     assert {name: [0, 0] for name in zero} == {name: limits[name] for name in zero}
     assert [cage.STACK] * 2 == limits["STACK"]
     assert [16, 16] == limits["SIGPENDING"]
-    assert [[1 << 40] * 2] * 2 == [limits["AS"], limits["DATA"]]
+    assert [[(1 << 40) + 6] * 2, [(1 << 40) + 1] * 2] == [limits["AS"], limits["DATA"]]
 
 
 # -- system calls -------------------------------------------------------------------------------------------------
@@ -740,7 +753,7 @@ def test_worker_filter_allows(policies: dict[str, bytes], name: str) -> None:
     assert (0, "", True) == (ended.signal, ended.error, ended.value)
 
 
-@pytest.mark.parametrize("name", ["getpid", "socket", "openat", "execve", "mmap of a file", "sendto 5", "write to 3"])
+@pytest.mark.parametrize("name", ["getpid", "socket", "openat", "execve", "mmap shared", "sendto 5", "write to 3"])
 def test_load_filter_kills(policies: dict[str, bytes], name: str) -> None:
     """While code is loaded there are already no files, no sockets, no programs."""
     assert SIGSYS == _behind(policies["worker-load"], FORBIDDEN[name]).signal
