@@ -21,6 +21,8 @@ from wasmtime import component as wasmtime_component
 from sandbox.kernel import memory
 
 PAGE = memory.PAGE
+_loaded: list[Any] = []
+"""Every component ever loaded: sealed pages cannot be unmapped, and the engine aborts when it is refused."""
 
 
 def deserialize(engine: Any, fd: int, size: int) -> tuple[Any, list[tuple[int, int]]]:
@@ -41,4 +43,5 @@ def deserialize(engine: Any, fd: int, size: int) -> tuple[Any, list[tuple[int, i
         # Only the first bytes: pages looked at would be pages of this process's own.
         found = memory.is_mapped(hole, length) and ctypes.string_at(hole, 64) == ctypes.string_at(address, 64)
     component = wasmtime_component.Component._from_ptr(pointer)
+    _loaded.append(component)
     return component, [(hole, length)] if found else []
