@@ -21,6 +21,8 @@ from sandbox.wire import router_frames as frames
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
 _EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "health", "shutdown")
+MAX_ERROR = 16 * 1024
+"""Characters of an error's text that are passed on."""
 _TOO_MANY = "memory count too high"
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
@@ -89,10 +91,10 @@ def message_record(frame: frames.Deliver | frames.Callback, payload: bytes) -> G
 
 
 def error_text(error: Any) -> str:
-    """`case: text` of an error variant a guest returned."""
+    """`case: text` of an error variant a guest returned, at most `MAX_ERROR` characters."""
     if isinstance(error, Variant):
-        return error.tag if error.payload is None else f"{error.tag}: {error.payload}"
-    return str(error)
+        return error.tag if error.payload is None else f"{error.tag}: {error.payload}"[:MAX_ERROR]
+    return str(error)[:MAX_ERROR]
 
 
 class Guest:

@@ -6,18 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.host.links import links
-from sandbox.types import ComponentId
+from sandbox.types import MAX_NAME, ComponentId
 from sandbox.values import GuestRecord, Variant, field
 from sandbox.wire import router_frames as frames
+from sandbox.wire.router_frames import MAX_TARGETS
 
 _TEXT_CASES = {1: "delivery-failed", 2: "correlation-timeout", 3: "invalid-message"}
-MAX_TARGETS = 1024
-"""Most targets of one broadcast."""
 
 
 def to_id(record: Any) -> ComponentId:
-    """The record `component-id` as the host's own type (any text; the router decides whether it names anybody)."""
-    return ComponentId(field(record, "namespace"), field(record, "name"), field(record, "instance"))
+    """The record `component-id` as the host's own type.
+
+    Any text; the router decides whether it names anybody. One character more than a name may have is enough for that,
+    and keeps what a guest says within what the router reads.
+    """
+    return ComponentId(*(field(record, part)[: MAX_NAME + 1] for part in ("namespace", "name", "instance")))
 
 
 def from_id(component: ComponentId) -> GuestRecord:
@@ -62,7 +65,7 @@ def _request(_store: Any, target: Any, payload: bytes, timeout_ms: int) -> Any:
 
 def _cancel_request(_store: Any, request_id: str) -> Any:
     ask = links.router.next_ask()
-    links.router.send(frames.Cancel(ask, request_id))
+    links.router.send(frames.Cancel(ask, request_id[: MAX_NAME + 1]))  # ours have 32 characters
     ack = links.router.acknowledged(ask)
     return _error(ack, None) if ack.case else None
 

@@ -1,10 +1,12 @@
 """The vocabulary of ZeroMQ: worker and router (fd 4), control and router (the bus).
 
 A message is two ZeroMQ frames: a MessagePack structure from here, tagged by its class, and the payload bytes
-(empty where there are none). On the router's side ZeroMQ puts the routing id in front.
+(empty where there are none).
 """
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import msgspec
 
@@ -138,11 +140,15 @@ class Cancel(_Frame, frozen=True):
     correlation: str
 
 
+MAX_TARGETS = 256
+"""Most targets of one broadcast."""
+
+
 class Broadcast(_Frame, frozen=True):
     """`host-messaging.broadcast`."""
 
     ask: int
-    targets: list[ComponentId]
+    targets: Annotated[list[ComponentId], msgspec.Meta(max_length=MAX_TARGETS)]
 
 
 class ListComponents(_Frame, frozen=True):

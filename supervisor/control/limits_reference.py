@@ -13,11 +13,13 @@ from bridge.session import MAX_REQUEST
 from bridge.storage import MAX_KEY, MAX_KEYS
 from sandbox.engine import MAX_WASM_STACK
 from sandbox.types import Limits
+from sandbox.wire.router_frames import MAX_TARGETS
 from supervisor.config import HostConfig
 from supervisor.packages.limit_table import TABLE, held_by, spelled
 from supervisor.packages.units import format_duration, format_size
-from supervisor.router.asks import MAX_TARGETS
+from supervisor.router.channels import HALF_SECONDS, INPUT_BYTES, MAX_QUEUED, OUT_ALLOWANCE
 from supervisor.router.correlation import MAX_SUBMITS, MAX_TIMEOUT_MS
+from supervisor.router.inbound import MAX_HEAD
 from supervisor.router.mailbox import TOTAL_BYTES
 
 TESTS: dict[str, tuple[str, ...]] = {
@@ -76,9 +78,44 @@ def _fixed() -> list[Fixed]:
         ("A storage key", f"{MAX_KEY} B", "bridge", "`invalid-key`."),
         ("Keys of one listing", str(MAX_KEYS), "bridge", "The first so many, sorted."),
         ("A log message", format_size(MAX_LOG_MESSAGE), "bridge", "It is cut."),
-        ("Targets of a broadcast", str(MAX_TARGETS), "router", "`invalid-message`."),
+        ("Targets of a broadcast", str(MAX_TARGETS), "worker, router", "`invalid-message`."),
+        (
+            "Frames of a worker's message",
+            "2, a structure and a payload",
+            "router",
+            "A third, a command or a reserved bit ends it, `policy`.",
+        ),
+        (
+            "Structure in front of a payload",
+            format_size(MAX_HEAD),
+            "router",
+            "A longer one ends it, `policy`, when it is announced.",
+        ),
+        (
+            "From a message's first byte to its last",
+            format_duration(int(HALF_SECONDS * 1000)),
+            "router",
+            "The worker is ended, `policy`.",
+        ),
+        (
+            "Messages that are coming in, all workers together",
+            format_size(INPUT_BYTES),
+            "router",
+            "Who announces more is not read until there is room.",
+        ),
+        (
+            "What waits for a worker to read",
+            f"{MAX_QUEUED} messages; `message-size` and {format_size(OUT_ALLOWANCE)}",
+            "router",
+            "The worker is ended, `policy`.",
+        ),
         ("Wait for an answer", format_duration(MAX_TIMEOUT_MS), "router", "A longer wish is cut to it."),
-        ("All mailboxes together", format_size(TOTAL_BYTES), "router", "Senders get `queue-full`."),
+        (
+            "All mailboxes, and what waits for workers to read, together",
+            format_size(TOTAL_BYTES),
+            "router",
+            "Senders get `queue-full`.",
+        ),
         ("Requests from outside", str(MAX_SUBMITS), "router", "`E_QUEUE_FULL`."),
         (
             "Memory of a compiler",

@@ -55,7 +55,8 @@ class Services:
     def router(self, channel: socket.socket) -> int:
         """The router: channel and the bus's listening socket."""
         fds = [channel.fileno(), self.layout.bus.fileno()]
-        return self._spawn("supervisor.router", [self.layout.bus_path], fds, Kind(self.identities.router, False))
+        arguments = [self.layout.bus_path, str(self.identities.control)]
+        return self._spawn("supervisor.router", arguments, fds, Kind(self.identities.router, False))
 
     def control(self, channel: socket.socket) -> int:
         """Control: channel, the API's listening socket, its configuration."""

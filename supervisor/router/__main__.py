@@ -18,4 +18,4 @@ if __name__ == "__main__":
     # The last of the bounds: everything a worker or control can make it hold is bounded one by one.
     process.set_limit(resource.RLIMIT_DATA, MEMORY)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1]))
+    sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1], int(sys.argv[2])))

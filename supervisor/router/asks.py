@@ -21,8 +21,6 @@ from supervisor.router.mailbox import Message
 from supervisor.router.permissions import Permissions, Verdict
 from supervisor.router.routes import GUEST_RUNS, Component, Phase, Worker
 
-MAX_TARGETS = 256
-"""Most targets of one broadcast."""
 MAX_CORRELATION = 64
 """Most of an id that is not open that is given back, characters; ours have 32."""
 
@@ -107,10 +105,6 @@ class Asks:
         self._delivery.to_worker(worker, Ack(frame.ask, case, text))
 
     def _broadcast(self, worker: Worker, component: Component, frame: Broadcast, payload: bytes) -> None:
-        if len(frame.targets) > MAX_TARGETS:
-            text = f"more than {MAX_TARGETS} targets"
-            self._delivery.to_worker(worker, Ack(frame.ask, MessagingError.INVALID_MESSAGE, text))
-            return
         first, culprit = _OK, None
         denied: list[ComponentId] = []
         for target in dict.fromkeys(frame.targets):

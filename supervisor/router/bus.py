@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.router_frames import (
     CheckHealth,
     Query,
@@ -42,7 +43,7 @@ class Bus:
         """Carry out one frame; what does not decode is counted and dropped."""
         try:
             frame = self._decoder.decode(head)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             self._table.counters["malformed-on-bus"] += 1
             return
         match frame:

@@ -15,8 +15,8 @@ from typing import Final
 from sandbox.errors import ProtocolViolation
 from sandbox.wire.zmtp import COMMAND, LONG, MORE
 
-MAX_HEAD = 1 << 20
-"""Largest structure in front of a payload, bytes; a guest's own texts are the longest honest ones."""
+MAX_HEAD = 256 * 1024
+"""Largest structure in front of a payload, bytes: a broadcast to `MAX_TARGETS` longest names, in UTF-8, has 200 KiB."""
 SMALL = 16 * 1024
 """Messages up to this many bytes with headers are gathered as they come; longer ones in a buffer of their size."""
 
@@ -61,7 +61,7 @@ class Inbound:
     @property
     def crowded(self) -> bool:
         """Whether the message that has begun needs a larger buffer."""
-        return self.need > SMALL and not (self._large and self.need <= len(self._buffer))
+        return self.need > SMALL and not (self._large and self._end < len(self._buffer))
 
     # -- bytes in ---------------------------------------------------------------------------------------------
 
@@ -77,9 +77,9 @@ class Inbound:
         self._start, self._end = 0, end - start + len(data)
 
     def enlarge(self) -> None:
-        """Make room for the whole of the message that has begun, as far as its length is known."""
-        buffer = bytearray(self.need)
+        """Make room for more of the message that has begun: by what has come, not by what is announced."""
         have = self._end - self._start
+        buffer = bytearray(min(self.need, max(4 * have, SMALL)))
         buffer[:have] = memoryview(self._buffer)[self._start : self._end]
         self._buffer = buffer
         self._start, self._end = 0, have

@@ -17,6 +17,7 @@ import msgspec
 from bridge.audit.client import AuditClient
 from sandbox.errors import ProtocolViolation
 from sandbox.types import Outcome
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.router_frames import Ended, FromWorker, HealthReply, Ready, Reply
 from sandbox.wire.supervisor_frames import AttachRouter, AuditChannel, Detach, EndWorker, Up, close_all
 from supervisor.router.asks import Asks
@@ -165,7 +166,7 @@ class Loop:
         delivery = self.delivery
         try:
             frame = self._decoder.decode(head)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             delivery.violation(worker, f"undecodable frame: {error}"[:200])
             return
         kind = type(frame)

@@ -17,7 +17,8 @@ from sandbox.types import ComponentId
 from supervisor.router.correlation import Pending
 
 TOTAL_BYTES = 512 << 20
-"""Bytes all mailboxes hold together; beyond it every message is refused as `queue-full`."""
+"""Bytes that all mailboxes, and what workers have not read yet, hold together; beyond it every message is refused as
+`queue-full`."""
 OVERHEAD = 512
 """What a message costs beside its payload, bytes, about."""
 

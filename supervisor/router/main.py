@@ -17,13 +17,14 @@ from supervisor.router.loop import Loop
 from supervisor.router.ports import Port, SupervisorLink
 
 
-def run(sup: socket.socket, bus_listen_fd: int, bus_path: str) -> int:
+def run(sup: socket.socket, bus_listen_fd: int, bus_path: str, bus_uid: int) -> int:
     """Serve until the supervisor hangs up; the process's exit status.
 
     Args:
         sup: SEQPACKET socketpair to the supervisor; owned.
         bus_listen_fd: bound, listening stream socket for control; owned (by libzmq).
         bus_path: where it is bound.
+        bus_uid: control's, who alone may connect.
 
     Raises:
         ProtocolViolation: the supervisor sent what is no frame.
@@ -32,7 +33,7 @@ def run(sup: socket.socket, bus_listen_fd: int, bus_path: str) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with sup, zmq.Context() as context:
-        bus = Port(context, bus_listen_fd, bus_path)
+        bus = Port(context, bus_listen_fd, bus_path, bus_uid)
         try:
             loop = Loop(bus, SupervisorLink(sup))
             gc.freeze()

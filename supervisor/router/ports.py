@@ -39,21 +39,27 @@ _EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)
 class Port:
     """One ROUTER socket on a listening Unix socket made by the supervisor.
 
+    A peer is one connection: what it can make libzmq hold is one frame of `MAX_FRAME` bytes and then as many more
+    frames as it likes to put into one message, up to this process's own limit. So who may connect is decided twice, by
+    the directory the socket lies in and here by the peer's uid (SO_PEERCRED, unix(7)).
+
     Args:
         context: of this process.
         listen_fd: bound and listening stream socket; owned by libzmq from now on.
         path: where it is bound.
+        uid: whose connections are taken.
     """
 
     __slots__ = ("socket",)
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], listen_fd: int, path: str):
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], listen_fd: int, path: str, uid: int):
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.SNDHWM, 0)
         self.socket.setsockopt(zmq.RCVHWM, RCVHWM)
         self.socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME)
+        self.socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self.socket.setsockopt(zmq.USE_FD, listen_fd)
         self.socket.bind(f"ipc://{path}")
 

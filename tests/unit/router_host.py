@@ -201,7 +201,7 @@ class Host:
 
         def serve() -> None:
             try:
-                self.result.put(run(sup, bus, self.bus_path))
+                self.result.put(run(sup, bus, self.bus_path, os.geteuid()))
             except BaseException as error:
                 self.result.put(error)
 

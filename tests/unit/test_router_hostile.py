@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -25,6 +26,8 @@ from sandbox.wire.router_frames import (
     Request,
     Send,
 )
+from supervisor.router import channels, loop
+from supervisor.router.inbound import MAX_HEAD
 from tests.unit.router_host import METADATA, TALK, FakeWorker, Host, cid, encode
 
 pytestmark = pytest.mark.block5_messaging
@@ -38,6 +41,14 @@ def host() -> Iterator[Host]:
 
 def raw(*parts: bytes) -> Callable[[FakeWorker, int], None]:
     return lambda worker, _hand: worker.dealer.send(parts)
+
+
+def stream(data: bytes) -> Callable[[FakeWorker, int], None]:
+    return lambda worker, _hand: worker.sock.sendall(data)
+
+
+def announced(flags: int, size: int) -> bytes:
+    return bytes((flags | zmtp.LONG,)) + size.to_bytes(8, "big")
 
 
 def frame(struct: msgspec.Struct, payload: bytes = b"") -> Callable[[FakeWorker, int], None]:
@@ -65,9 +76,23 @@ IDLE = {
     "trailing": raw(encode(Ended("exited")) + b"\x00", b""),
     "deep": raw(b"\x91" * 100_000, b""),
     "long-head": raw(encode(Ended("exited", "x" * (1 << 20))), b""),
+    "head-over-the-limit": stream(announced(zmtp.MORE, MAX_HEAD + 1)),
+    "head-of-all-there-is": stream(announced(zmtp.MORE, 2**64 - 1)),
+    "payload-of-all-there-is": stream(b"\x01\x01h" + announced(0, 2**64 - 1)),
+    "never-ending-message": stream((announced(zmtp.MORE, 100_000) + bytes(100_000)) * 300),
+    "garbage": stream(b"\xff" * 200),
+    "another-greeting": stream(b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48)),
+    "ready-command": stream(zmtp.encode_ready(b"DEALER", b"somebody-else")),
+    "ping": stream(zmtp.encode_command(b"PING", b"\x00\x0a")),
+    "error-command": stream(zmtp.encode_command(b"ERROR", b"\x03bad")),
+    "command-between": stream(b"\x01\x01h" + zmtp.encode_command(b"PING", b"\x00\x0a")),
+    "reserved-bit": stream(b"\x11\x00"),
+    "http": stream(b"GET / HTTP/1.1\r\n\r\n"),
     "big-integer": raw(encode(["Reply", 2**64 - 1, False]), b""),
 }
 WORKING = {
+    "too-many-targets": frame(Broadcast(1, [cid("acme/b")] * 257)),
+    "announces-too-large-a-payload": stream(b"\x01\x01h" + announced(0, 1001)),
     "reply-wrong-id": lambda worker, hand: worker.send(Reply(hand + 1, False)),
     "reply-unannounced": lambda worker, hand: worker.send(Reply(hand, False), b"x"),
     "reply-error-and-payload": lambda worker, hand: worker.send(Reply(hand, True, "error"), b"x"),
@@ -173,6 +198,84 @@ def test_asks_and_never_reads(host: Host) -> None:
             check()
     end = host.violated(worker)
     assert "does not read its channel" == end.detail
+    check()
+
+
+@pytest.mark.parametrize("begun", [1, 30_000, 1_000_000])
+def test_half_a_message(host: Host, monkeypatch: pytest.MonkeyPatch, begun: int) -> None:
+    """A message that is begun and not finished costs its own worker, also when nothing is in hand."""
+    check = bystander(host)
+    worker = host.start("acme/a", TALK)
+    monkeypatch.setattr(channels, "HALF_SECONDS", 0.05)
+    worker.sock.sendall(zmtp.encode_message([encode(Ended("exited")), bytes(1 << 20)])[:begun])
+    assert "half a message for 0.05 s" == host.violated(worker).detail
+    check()
+
+
+def test_drip_feed(host: Host) -> None:
+    """A message that comes byte by byte is taken like any other, and nobody waits for it."""
+    check = bystander(host)
+    worker = host.start("acme/a", [*TALK, MessagingRule(source="host/client/*")])
+    host.control.submit("acme/a")
+    for byte in zmtp.encode_message([encode(Reply(worker.message()[0].id, True)), b"slow"]):
+        worker.sock.sendall(bytes((byte,)))
+    assert b"slow" == host.control.submitted()[1]
+    check()
+
+
+def test_hangs_up_while_idle(host: Host) -> None:
+    """A worker that closes its end gets nothing more, and is ended when it is not dead within its deadline."""
+    check = bystander(host)
+    worker = host.start("acme/a", TALK, deadline_ms=50)
+    worker.sock.shutdown(socket.SHUT_WR)
+    end = host.end_asked()
+    assert (worker.incarnation, "killed", "closed its channel") == (end.incarnation, end.outcome, end.detail)
+    check()
+
+
+def test_cannot_answer_or_cancel_for_another(host: Host) -> None:
+    """Ids of another worker's messages and requests are worth nothing: identity is the channel."""
+    asker = host.start("acme/asker", [*TALK, MessagingRule(source="host/client/*")])
+    target = host.start("acme/target", TALK)
+    thief = host.start("acme/thief", [*TALK, MessagingRule(source="host/client/*")])
+    for name, worker in (("acme/asker", asker), ("acme/thief", thief)):
+        host.control.submit(name, request=False)
+        host.control.submitted()
+        worker.message()
+    asked = asker.ask(Request(1, cid("acme/target"), 20_000), b"secret").text
+    hand = target.message()[0]
+    assert 2 == thief.ask(Cancel(1, asked)).case
+    thief.send(Reply(hand.id, True), b"forged")
+    host.violated(thief)
+    asker.send(Reply(1, False))
+    target.reply(hand, b"true")
+    assert b"true" == asker.callback()[1]
+
+
+def test_replayed_reply(host: Host) -> None:
+    """An answer is taken once: the same again ends the worker, and whoever asked has the first."""
+    worker = host.start("acme/a")
+    host.control.submit("acme/a")
+    host.control.submit("acme/a")
+    first = worker.message()[0]
+    worker.reply(first, b"once")
+    assert b"once" == host.control.submitted()[1]
+    worker.message()
+    worker.reply(first, b"again")
+    assert "Reply to nothing in hand" == host.violated(worker).detail
+    host.died(worker, "policy")
+    assert "target-ended" == host.control.submitted()[0].error
+
+
+def test_no_descriptor_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker for whom the router has no descriptor is ended by name, and nobody else."""
+    check = bystander(host)
+    monkeypatch.setattr(loop, "SPARE_FDS", 1 << 30)
+    worker = host.connect("acme/a")
+    host.attach(worker)
+    end = host.end_asked()
+    assert (worker.incarnation, "killed") == (end.incarnation, end.outcome)
+    assert "no descriptor left" in end.detail
     check()
 
 
