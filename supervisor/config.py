@@ -85,9 +85,9 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_rotate_size: int = 256 << 20
     """[audit] rotate-size: length at which the log goes on in a new file."""
     compile_memory: int = 2 << 30
-    """[compile] memory: address space of one compiler."""
+    """[compile] memory: what one compiler may use; address space, data, control group."""
     compile_timeout_ms: int = 120_000
-    """[compile] timeout: wall clock of one compilation."""
+    """[compile] timeout: CPU time of one compilation; it gets a little more of wall clock."""
     storage_map_size: int = 1 << 30
     """[storage] map-size: most bytes all components together can store."""
     install_policy: Literal["review", "trusted"] = "trusted"
