@@ -201,5 +201,11 @@ def _refusal(code: str, message: str, subject: str = "") -> bytes:
     return pack_header(CompileResult({}, [], (code, message, subject), 0))
 
 
+def run(arguments: list[str]) -> NoReturn:
+    """`main` out of a command line's words."""
+    memory, seconds, profile, lost = arguments
+    main(int(memory), int(seconds), profile, walls.parse(lost))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], walls.parse(sys.argv[4]))
+    run(sys.argv[1:])

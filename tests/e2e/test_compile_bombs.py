@@ -131,7 +131,7 @@ def kept(host: Host) -> dict[str, object]:
         ("functions", 10, 999_000, LIMIT),
         ("types", 10, 1_000_001, INVALID),
         ("imports", 1, 1_000_000, INVALID),
-        ("exports", 10, 400_000, INVALID),
+        ("exports", 10, 800_000, INVALID),
         ("memories", 100, 5_000, INVALID),
         ("tables", 100, 5_000, INVALID),
         ("huge_table", 10, 4_000_000_000, LIMIT),

@@ -109,4 +109,4 @@ if __name__ == "__main__":
     attack, victim = sys.argv[2], int(sys.argv[3])
     if attack:
         compiler._work = lambda engine: 0 if ATTACKS[attack]() else 77
-    compiler.main(int(sys.argv[4]), int(sys.argv[5]), sys.argv[6])
+    compiler.run(sys.argv[4:])
