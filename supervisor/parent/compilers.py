@@ -92,7 +92,7 @@ class Compilers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         groups: list[int] = []
         try:
-            groups = self.cgroups.prepare(f"c{number}", request.memory + OWN_MEMORY)
+            groups = self.cgroups.prepare(f"c{number}", request.memory + OWN_MEMORY, shared=False)
             descriptors = [wasm, output, theirs.fileno()]
             pid = self.services.compiler(number, descriptors, request.memory, request.seconds + OWN_SECONDS, groups)
         except (AirssysError, OSError):
