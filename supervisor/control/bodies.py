@@ -121,8 +121,7 @@ class ProcessStatus(_Answer, frozen=True):
 
 
 class HostStatus(_Answer, frozen=True):
-    """The host. `profile`, `spawn` and `pool` are as configured; `walls_lost` names each wall that it runs without,
-    `limits_held_by` who holds each limit on this machine."""
+    """The host. `profile`, `spawn` and `pool` are as configured; `walls_lost` names each wall that it runs without."""
 
     version: str
     state: str
@@ -132,7 +131,6 @@ class HostStatus(_Answer, frozen=True):
     pool: int
     processes: list[ProcessStatus]
     walls_lost: dict[str, str]
-    limits_held_by: dict[str, list[str]]
 
 
 class ComponentStatus(_Answer, frozen=True):
@@ -189,15 +187,6 @@ class CapabilityAnswer(_Answer, frozen=True):
     why: str
 
 
-class LimitAnswer(_Answer, frozen=True):
-    """One limit of an instance: bytes, milliseconds or a count; as the manifest spells it; who holds it here."""
-
-    key: str
-    value: int
-    text: str
-    held_by: list[str]
-
-
 class ComponentInfo(_Answer, frozen=True):
     """All about one instance."""
 
@@ -213,7 +202,6 @@ class ComponentInfo(_Answer, frozen=True):
     capabilities: list[CapabilityAnswer]
     imports: dict[str, list[str]]
     manifest: msgspec.Raw
-    limits: list[LimitAnswer]
     operations: list[str]
     ends: list[EndAnswer]
 

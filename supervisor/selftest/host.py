@@ -63,6 +63,8 @@ class HostileHost:
         self._extra = extra
         self._lock = threading.Lock()
         self._patched = False
+        self.canary = os.urandom(16).hex()
+        """A secret in the environment of who starts the host; no worker may know it."""
         self.base = ""
         """The directory that holds everything; removed in the end."""
 
@@ -102,7 +104,11 @@ class HostileHost:
                 file.write(self._configuration)
         done = subprocess.run(
             [sys.executable, "-m", "supervisor.cli", "up", "--detach"],
-            env={"PATH": os.environ.get("PATH", os.defpath), "AIRSSYS_ROOT": self.root},
+            env={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "AIRSSYS_ROOT": self.root,
+                "AIRSSYS_SELFTEST": self.canary,
+            },
             cwd="/",
             capture_output=True,
             text=True,
@@ -297,8 +303,12 @@ class HostileWorker:
             return Result(ended[1], ended[2] or "")
         return Result(ANSWERED, answer=unpack(reply))
 
-    def living(self, *, seconds: float = READY_SECONDS) -> int:
+    def living(self, *, after: int = 0, seconds: float = READY_SECONDS) -> int:
         """Wait until a worker of the component runs; its pid.
+
+        Args:
+            after: the pid of one that has ended; control hears of that a little later than who sent it a message.
+            seconds: longest wait.
 
         Raises:
             SelftestError: none comes up.
@@ -306,7 +316,7 @@ class HostileWorker:
         end = time.monotonic() + seconds
         while True:
             status = self._client.get(f"/v1/components/{self.component}")["status"]
-            if status["state"] == "running" and status["pid"]:
+            if status["state"] == "running" and status["pid"] not in (None, after):
                 self.pid = int(status["pid"])
                 return self.pid
             if time.monotonic() > end:

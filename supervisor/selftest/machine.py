@@ -96,6 +96,8 @@ ROUTINES: dict[str, bytes] = {
     "context": bytes.fromhex("48 89 f8 c3"),
     "stack": bytes.fromhex("48 89 e0 c3"),
     "thread": bytes.fromhex("64 48 8b 04 25 00000000 c3"),
+    # the page this code is in
+    "page": bytes.fromhex("48 8d 05 f9ffffff 48 25 00f0ffff c3"),  # lea rax, [rip - 7]; and rax, -4096
     # privileged instructions: in al, 0x60; hlt; and one that does not exist: ud2
     "port": bytes.fromhex("e4 60 c3"),
     "halt": bytes.fromhex("f4 c3"),

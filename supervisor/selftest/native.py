@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import mmap
 import os
+import resource
 import select
 import signal
 import struct
@@ -27,6 +29,7 @@ _POINTER = 56
 _ROOM = 1 << 16
 SECONDS = 10.0
 """Longest a control may take."""
+CORE = "core dumped"
 ANSWERED = "answered"
 """The outcome of a program that came to its end."""
 
@@ -131,19 +134,25 @@ def attempt(
         seconds: how long it may take.
     """
     with mmap.mmap(-1, _ROOM) as shared:
-        pid = _fork()
+        pid = fork()
         if pid == 0:
             try:
                 _child(shared, program, walls, extra)
             finally:
                 os._exit(0)
         status = _wait(pid, seconds)
-        return _read(shared, pid, status)
+        result = _read(shared, pid, status)
+    _reap(program, result)
+    return result
 
 
 def _child(shared: mmap.mmap, program: Program, walls: Callable[[], None], extra: bytes) -> None:
-    # In a group of its own: an attack that signals its whole group must not reach the self-test.
-    os.setpgid(0, 0)
+    # In a session of its own: an attack that signals its group or types into its terminal must not reach the self-test.
+    os.setsid()
+    faulthandler.disable()  # a test runner's; dying of a signal is what some programs are for
+    null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):  # a program that is executed may have much to say
+        os.dup2(null, descriptor)
     libc.keep_heap_in_brk()
     native = Native(program, extra)
     results: list[int] = []
@@ -154,8 +163,10 @@ def _child(shared: mmap.mmap, program: Program, walls: Callable[[], None], extra
 
     try:
         walls()
-    except (OSError, ValueError) as error:
-        text = str(error).encode()[:500]
+    except Exception as error:
+        # Whatever it was: this process is about to end, and who waits for it is told.
+        said = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        text = said.encode()[:500]
         shared[_HEAD.size : _HEAD.size + len(text)] = text
         _HEAD.pack_into(shared, 0, _WALL, 0, len(text))
         return
@@ -165,7 +176,31 @@ def _child(shared: mmap.mmap, program: Program, walls: Callable[[], None], extra
     _HEAD.pack_into(shared, 0, _FINISHED, len(results), len(data))
 
 
-def _fork() -> int:
+NO_EFFECT = 77
+"""Exit status of a control whose program worked, to no effect on whom it was aimed at."""
+
+
+def descend(effect: Callable[[], bool] = lambda: True) -> None:
+    """Go on in a child; the caller's process waits for it and ends as it does, or with NO_EFFECT. Raises OSError.
+
+    Args:
+        effect: asked in the waiting process when the child has ended well.
+    """
+    pid = fork()
+    if pid == 0:
+        return
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status >= 0:
+        os._exit(status if status or effect() else NO_EFFECT)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # one core file is enough
+    if -status not in (signal.SIGKILL, signal.SIGSTOP):
+        signal.signal(-status, signal.SIG_DFL)
+    os.kill(os.getpid(), -status)
+    os._exit(1)
+
+
+def fork() -> int:
+    """os.fork, with threads about or not."""
     with warnings.catch_warnings():
         # Python 3.12 warns of threads; the child runs none of their code and takes no lock of theirs.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -173,6 +208,7 @@ def _fork() -> int:
 
 
 def _wait(pid: int, seconds: float) -> int | None:
+    """The status waitpid(2) gives; None when it had to be killed."""
     pidfd = os.pidfd_open(pid)
     try:
         poll = select.poll()
@@ -182,9 +218,17 @@ def _wait(pid: int, seconds: float) -> int | None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
-        return None if late else os.waitstatus_to_exitcode(status)
+        return None if late else status
     finally:
         os.close(pidfd)
+
+
+def _reap(program: Program, result: Result) -> None:
+    """A clone with CLONE_PARENT left this process a child."""
+    for step, value in zip(program.steps, result.answer.results if result.answer else (), strict=False):
+        if step.routine == OFFSETS["fork"] and value > 0:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(value, 0)
 
 
 def _read(shared: mmap.mmap, pid: int, status: int | None) -> Result:
@@ -198,9 +242,11 @@ def _read(shared: mmap.mmap, pid: int, status: int | None) -> Result:
         return Result(ANSWERED, answer=answer, pid=pid)
     if status is None:
         return Result("deadline", "did not end by itself", answer, pid)
-    if status < 0:
-        return Result(signal_name(-status), answer=answer, pid=pid)
-    return Result("exited", f"exit status {status}", answer, pid)
+    if os.WIFSIGNALED(status):
+        return Result(signal_name(os.WTERMSIG(status)), CORE if os.WCOREDUMP(status) else "", answer, pid)
+    if state == _FINISHED and os.WEXITSTATUS(status) == NO_EFFECT:
+        return Result("no effect", answer=answer, pid=pid)
+    return Result("exited", f"exit status {os.WEXITSTATUS(status)}", answer, pid)
 
 
 def signal_name(number: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from sandbox.kernel import seccomp
 from supervisor.selftest.errors import SelftestError
 
 _NEWER = {
@@ -30,12 +31,10 @@ X32 = 0x40000000
 @functools.cache
 def number(name: str) -> int:
     """The call's number. Raises SelftestError for a name nobody knows."""
-    import pyseccomp
-
     if name in _NEWER:
         return _NEWER[name]
-    found = int(pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name))
-    if found < 0:
+    found = seccomp.number_of(name)
+    if found is None:
         raise SelftestError("no such system call", subject=name)
     return found
 
@@ -43,12 +42,11 @@ def number(name: str) -> int:
 @functools.cache
 def name(call: int) -> str:
     """The call's name, or its number where it has none."""
-    import pyseccomp
-
     if call in _NEWER.values():
         return next(key for key, value in _NEWER.items() if value == call)
     try:
-        found = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, call)
+        library = seccomp.bindings()
+        found = library.resolve_syscall(library.Arch.NATIVE, call)
     except (ValueError, TypeError):
         return str(call)
     return found.decode() if isinstance(found, bytes) else str(found or call)

@@ -69,7 +69,7 @@ def test_contents(wheel: Path) -> None:
 
 
 def test_runs_outside_the_checkout(elsewhere: tuple[Path, dict[str, str], Path]) -> None:
-    """keygen, sign, up, trust, install, request, down with the installed command, from another directory."""
+    """keygen, sign, up, trust, install, request, down, selftest with the installed command, from another directory."""
     place, environment, command = elsewhere
 
     def run(*arguments: str) -> bytes:
@@ -90,4 +90,5 @@ def test_runs_outside_the_checkout(elsewhere: tuple[Path, dict[str, str], Path])
     run("install", str(package), "--yes", "--bind", f"/out={place / 'out'}")
     assert b'"lines"' in run("request", "acme/redactor", "--data", "report")
     run("down")
+    run("selftest", "escape", "--only", "T02,T25", "--jobs", "2")
     assert str(CHECKOUT) not in os.environ.get("PYTHONPATH", "")

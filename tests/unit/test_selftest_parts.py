@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -15,10 +16,14 @@ from sandbox.kernel import libc
 from sandbox.wire.compile_result import CompileResult
 from supervisor.control.cache import Cache
 from supervisor.control.errors import CacheError
-from supervisor.selftest import machine, patch
+from supervisor.selftest import machine, patch, report, runner
+from supervisor.selftest.attack import CaseResult, Row, Shown, Verdict, administrator, judge, judge_control, one
 from supervisor.selftest.errors import SelftestError
-from supervisor.selftest.host import manifest
-from supervisor.selftest.program import Program, failed, unpack
+from supervisor.selftest.host import HostileHost, manifest
+from supervisor.selftest.matrix import NO_WALL, PASSES, STOPS, Column
+from supervisor.selftest.native import ANSWERED, Result
+from supervisor.selftest.program import Answer, Program, failed, unpack
+from supervisor.selftest.runner import Report
 
 pytestmark = [
     pytest.mark.block4_security,
@@ -121,3 +126,93 @@ def test_manifest_values() -> None:
     """A key takes its new value; one that is not there becomes a capability."""
     text = manifest("[limits]\nfuel = 1\n\n[capabilities]\n", {"fuel": "2", "filesystem": "[]"})
     assert "[limits]\nfuel = 2\n\n[capabilities]\nfilesystem = []\n" == text
+
+
+# -- judging ----------------------------------------------------------------------------------------------------------
+
+
+def answer(value: int) -> Result:
+    """A program that came to its end."""
+    return Result(ANSWERED, answer=Answer((value,), b""))
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict"),
+    [
+        (answer(0), Verdict.SUCCEEDED),
+        (answer(7), Verdict.SUCCEEDED),
+        (answer(-errno.EACCES), Verdict.ODD),
+        (Result("policy", "a forbidden system call"), Verdict.STOPPED),
+        (Result("internal-error", "SIGSEGV"), Verdict.ODD),
+        (Result("deadline"), Verdict.ODD),
+    ],
+)
+def test_judge(result: Result, verdict: Verdict) -> None:
+    """Only the expected stop is one: success is told, and an end for another reason is odd."""
+    assert verdict is judge(one("x", "getpid"), result)[0]
+
+
+def test_judge_expected_errors() -> None:
+    """A refusal that is expected by its errno is a stop."""
+    case = one("x", "getpid", stopped_by=frozenset({"EACCES"}))
+    assert [Verdict.STOPPED, Verdict.ODD] == [judge(case, answer(-e))[0] for e in (errno.EACCES, errno.EPERM)]
+
+
+def test_judge_control() -> None:
+    """A control that does not work fails, unless the machine is known not to have the thing."""
+    case = one("x", "getpid", excuse=administrator(errno.EPERM))
+    shown = [judge_control(case, answer(value))[0] for value in (1, -errno.EPERM, -errno.ENOSYS, -errno.EACCES)]
+    assert [Shown.WORKS, Shown.CANNOT, Shown.CANNOT, Shown.FAILED] == shown
+
+
+@pytest.mark.parametrize(
+    ("verdict", "shown", "good"),
+    [
+        (Verdict.STOPPED, Shown.WORKS, True),
+        (Verdict.STOPPED, Shown.CANNOT, True),
+        (Verdict.STOPPED, Shown.FAILED, False),
+        (Verdict.SUCCEEDED, Shown.WORKS, False),
+        (Verdict.ODD, Shown.WORKS, False),
+    ],
+)
+def test_report(verdict: Verdict, shown: Shown, good: bool) -> None:
+    """One case that is not as it must be makes the whole report bad, and is named."""
+    fine = CaseResult("fine", Verdict.STOPPED, "policy", Shown.WORKS, "0")
+    rows = [
+        Row("T98", "first", ("seccomp",), (fine,)),
+        Row("T99", "second", ("x",), (fine, CaseResult("case", verdict, "how", shown, "why"))),
+    ]
+    result = Report(rows, [], [], {"own uids": "needs root"}, 1.0)
+    assert good is result.good
+    assert good is (not report.complaints(result))
+    assert good is report.as_json(result)["good"]
+    assert 3 == report.as_json(result)["summary"]["attacks"]
+    assert ["T98", "first", "seccomp", "killed (SIGSYS)", "works"] == report.table(result)[0]
+    assert "wall lost: own uids: needs root" in report.sentence(result)
+
+
+def test_matrix_text() -> None:
+    """A line per attack, a letter per wall, and why where nothing can be shown."""
+    columns = [
+        Column("read", "6", True, {"a": STOPS, "b": PASSES, "c": NO_WALL}, {}, ()),
+        Column("write", "EACCES", False, {}, {}, ()),
+    ]
+    lines = report.matrix(Report([], ["a", "b", "c"], columns, {}, 1.0))
+    assert "read             # ." == lines[1]
+    assert "write            cannot show here: EACCES" == lines[2]
+    assert "a a, b b, c c" == lines[-1]
+
+
+def test_another_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On aarch64 the self-test says that it does not cover it."""
+    monkeypatch.setattr(libc, "MACHINE", "aarch64")
+    with pytest.raises(SelftestError, match="not covered on aarch64"):
+        runner.run()
+    with pytest.raises(SelftestError, match="not covered on aarch64"):
+        HostileHost()
+
+
+def test_ids() -> None:
+    """T01 to T40 but for those of the bridge, the router and the limits; each has a row."""
+    wanted = {f"T{number:02}" for number in range(1, 41)} - {"T29", "T30"}
+    assert wanted <= set(runner.ids())
