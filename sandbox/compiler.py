@@ -160,7 +160,7 @@ def _three_descriptors() -> socket.socket:
 def _work(engine: wasmtime.Engine) -> int:
     """Compile and write; the exit status. Nothing may escape: printing a traceback would open files."""
     try:
-        output = _compile(engine)
+        output = _compile(engine, _read())
         if len(output) > OUTPUT_MAX:
             output = _refusal("E_COMPILE_LIMIT", "the compiled component is larger than allowed")
     except (MemoryError, RecursionError):
@@ -177,8 +177,7 @@ def _work(engine: wasmtime.Engine) -> int:
     return 0
 
 
-def _compile(engine: wasmtime.Engine) -> bytes:
-    wasm = _read()
+def _compile(engine: wasmtime.Engine, wasm: bytearray) -> bytes:
     try:
         component = wasmtime_component.Component(engine, wasm)
         facts = contract.check_component(component.type, engine)
@@ -202,5 +201,11 @@ def _refusal(code: str, message: str, subject: str = "") -> bytes:
     return pack_header(CompileResult({}, [], (code, message, subject), 0))
 
 
+def run(arguments: list[str]) -> NoReturn:
+    """`main` out of a command line's words."""
+    memory, seconds, profile, lost = arguments
+    main(int(memory), int(seconds), profile, walls.parse(lost))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], walls.parse(sys.argv[4]))
+    run(sys.argv[1:])

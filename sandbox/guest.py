@@ -23,6 +23,8 @@ LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
 _EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "health", "shutdown")
 MAX_ERROR = 16 * 1024
 """Characters of an error's text that are passed on."""
+_ENGINE_LIMITS = ("memory minimum size", "exceeds memory limits", "table minimum size", "resource limit")
+"""What the engine's own limiter says."""
 _TOO_MANY = "memory count too high"
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
@@ -49,13 +51,8 @@ def classify(error: BaseException) -> GuestFailed:
         text = str(error)
         if "all fuel consumed" in text:
             return GuestFailed(Outcome.FUEL, "all fuel of one message consumed")
-        if (
-            is_refusal(text)
-            or "memory minimum size" in text
-            or "exceeds memory limits" in text
-            or "resource limit" in text
-        ):
-            return GuestFailed(Outcome.MEMORY, text)
+        if is_refusal(text) or any(words in text for words in _ENGINE_LIMITS):
+            return GuestFailed(Outcome.MEMORY, _cause_first(text))
         return GuestFailed(Outcome.TRAP, _cause_first(text))
     return GuestFailed(Outcome.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
 

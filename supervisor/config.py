@@ -68,6 +68,10 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[workers] uid-range-start: as root, a host takes one of 4,000 blocks of 65,536 ids that begin here."""
     cgroups: Literal["auto", "off"] = "auto"
     """[workers] cgroups."""
+    cpu_max: int = 100
+    """[workers] cpu-max: percent of one processor that one worker may use; 100 is no bound."""
+    cpu_weight: int = 100
+    """[workers] cpu-weight: of one worker where processors are short; 100 is the kernel's usual."""
     profile: Profile = "paranoid"
     """[workers] profile: which walls a start insists on, and how linear memory is laid out."""
     accept_lost: tuple[str, ...] = ()
@@ -85,9 +89,9 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_rotate_size: int = 256 << 20
     """[audit] rotate-size: length at which the log goes on in a new file."""
     compile_memory: int = 2 << 30
-    """[compile] memory: address space of one compiler."""
+    """[compile] memory: what one compiler may use; address space, data, control group."""
     compile_timeout_ms: int = 120_000
-    """[compile] timeout: wall clock of one compilation."""
+    """[compile] timeout: CPU time of one compilation; it gets a little more of wall clock."""
     storage_map_size: int = 1 << 30
     """[storage] map-size: most bytes all components together can store."""
     install_policy: Literal["review", "trusted"] = "trusted"
@@ -188,6 +192,8 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         forbidden=host.take("forbidden", _paths, default=places.forbidden),
         uid_range_start=_number(workers, "uid-range-start", places.uid_range_start, 65_536, 4_000_000_000),
         cgroups=workers.take("cgroups", _cgroups, default=places.cgroups),
+        cpu_max=_number(workers, "cpu-max", places.cpu_max, 1, 100),
+        cpu_weight=_number(workers, "cpu-weight", places.cpu_weight, 1, 10_000),
         profile=profile,
         accept_lost=_accept_lost(workers, profile, places.accept_lost),
         spawn=workers.take("spawn", _spawn, default=places.spawn),

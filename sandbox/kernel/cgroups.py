@@ -1,18 +1,28 @@
-"""Control groups: a memory and a process limit per worker, by whatever backend the machine has.
+"""Control groups: limits of a worker that the kernel holds, by whatever backend the machine has.
 
-v2 where the controllers are there and the tree may be written, else v1 memory and pids as root, else none (named as
-lost). Reference: the kernel's cgroup-v2.rst and cgroup-v1/. The tree is made once at start, while still privileged, and
-given to the supervisor's uid; afterwards no capability is needed.
+v2 where the controllers are there and the tree may be written, else v1 as root, else none (named as lost). Reference:
+the kernel's cgroup-v2.rst and cgroup-v1/. The tree is made once at start, while still privileged, and given to the
+supervisor's uid; afterwards no capability is needed.
+
+    controller   v2                              v1                         what it bounds
+    memory       memory.max, memory.swap.max 0   memory.limit_in_bytes      bytes of the whole process
+    pids         pids.max                        pids.max                   processes: one
+    cpu          cpu.max, cpu.weight             cpu.cfs_quota_us, .shares  processor time, where the operator bounds it
+
+`memory.high` is not set: above it a worker is made slow instead of ended, and nothing would say why it is slow.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 from dataclasses import dataclass
 
 V2_ROOT = "/sys/fs/cgroup"
 V1_ROOT = "/sys/fs/cgroup"
+CPU_PERIOD = 100_000
+"""Period of a processor quota, microseconds; the kernel's own default."""
 
 
 def _write(path: str, value: str) -> None:
@@ -26,22 +36,50 @@ def _read(path: str) -> str:
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one worker may have of the processors.
+
+    Attributes:
+        percent: of one processor; 100 is no bound, since a worker has one thread.
+        weight: against the other workers when there is not enough, 1 to 10,000; 100 is the usual.
+    """
+
+    percent: int = 100
+    weight: int = 100
+
+    @property
+    def usual(self) -> bool:
+        """Whether the kernel needs to be told anything."""
+        return self == Share()
+
+
+@dataclass(frozen=True)
 class Tree:
     """The host's own part of the hierarchy.
 
     Attributes:
         backend: "v2", "v1" or "none".
         paths: directory per controller ("v2" has one for all).
-        reason: why it is none.
+        reason: why it is none, or what of it is missing.
+        share: of the processors, for each worker; told to the kernel only where it is not the usual.
     """
 
     backend: str
     paths: dict[str, str]
     reason: str = ""
+    share: Share = Share()
 
-    def prepare(self, name: str, memory: int) -> list[int]:
+    @property
+    def controllers(self) -> dict[str, str]:
+        """Controller to the backend that has it, as `{"memory": "v1", "pids": "v1"}`."""
+        if self.backend != "v2":
+            return dict.fromkeys(self.paths, self.backend)
+        held = ["memory", "pids", *([] if self.share.usual or self.reason else ["cpu"])]
+        return dict.fromkeys(held, "v2")
+
+    def prepare(self, name: str, memory: int, *, shared: bool = True) -> list[int]:
         """`make` and `limit` in one: for a process whose limits are known before it is born. Raises OSError."""
-        opened = self.make(name)
+        opened = self.make(name, shared=shared)
         try:
             self.limit(name, memory)
         except OSError:
@@ -50,8 +88,12 @@ class Tree:
             raise
         return opened
 
-    def make(self, name: str) -> list[int]:
-        """Make the group `name`, for one process, and with no other limit yet: `limit` may come after it was joined.
+    def make(self, name: str, *, shared: bool = True) -> list[int]:
+        """Make the group `name` for one process, with no bound on memory yet: `limit` may come after it was joined.
+
+        Args:
+            name: of the group.
+            shared: whether it gets the tree's `share` of the processors; a compiler, which has a time limit, does not.
 
         Returns:
             Descriptors a process with one thread joins through by writing "0" into each (`join`). Moving another
@@ -64,8 +106,10 @@ class Tree:
         for controller, parent in self.paths.items():
             group = os.path.join(parent, name)
             os.mkdir(group)
-            if controller != "memory":
+            if controller in ("v2", "pids"):
                 _write(f"{group}/pids.max", "1")
+            if shared:
+                self._limit_cpu(controller, group)
         file = "cgroup.procs" if self.backend == "v2" else "tasks"
         opened: list[int] = []
         try:
@@ -76,6 +120,16 @@ class Tree:
                 os.close(fd)
             raise
         return opened
+
+    def _limit_cpu(self, controller: str, group: str) -> None:
+        quota, weight = self.share.percent * CPU_PERIOD // 100, self.share.weight
+        if controller == "v2" and "cpu" in self.controllers:
+            _write(f"{group}/cpu.max", f"{quota} {CPU_PERIOD}")
+            _write(f"{group}/cpu.weight", str(weight))
+        elif controller == "cpu":
+            _write(f"{group}/cpu.cfs_period_us", str(CPU_PERIOD))
+            _write(f"{group}/cpu.cfs_quota_us", str(quota))
+            _write(f"{group}/cpu.shares", str(max(2, weight * 1024 // 100)))
 
     def limit(self, name: str, memory: int) -> None:
         """Set the limits (bytes) of a group that `make` made; at any time, whoever is in it.
@@ -113,6 +167,11 @@ class Tree:
             return False
         return False
 
+    def kill(self, name: str) -> None:
+        """SIGKILL whatever is in the group; nothing happens where there is no such group."""
+        for parent in self.paths.values():
+            _kill(os.path.join(parent, name))
+
     def remove(self, name: str) -> bool:
         """Remove an empty group; False when the kernel still counts something in it (try again later)."""
         done = True
@@ -128,8 +187,9 @@ class Tree:
         return done
 
     def dissolve(self) -> None:
-        """Remove the tree at the host's end, as far as the kernel lets go of it."""
+        """End what is left in the tree and remove it, as far as the kernel lets go of it."""
         for parent in self.paths.values():
+            _kill_tree(parent)
             _remove_tree(parent)
 
 
@@ -140,18 +200,19 @@ def join(fds: list[int]) -> None:
         os.close(fd)
 
 
-def create(name: str, owner: int | None) -> Tree:
+def create(name: str, owner: int | None, share: Share = Share()) -> Tree:
     """Make the host's tree and move this process into it.
 
     Args:
         name: the same for each run of one host, so that what a killed run left is taken over and cleared.
         owner: uid that will use it, when started as root; None for an ordinary user.
+        share: of the processors, for each worker.
     """
     reasons = []
     _clear(name)
     for attempt in (_create_v2, _create_v1):
         try:
-            return attempt(name, owner)
+            return attempt(name, owner, share)
         except OSError as error:
             reasons.append(f"{attempt.__name__[-2:]}: {error.strerror or error}")
     return Tree("none", {}, "; ".join(reasons))
@@ -162,12 +223,13 @@ _KEEP = "keep"
 
 
 def _clear(name: str) -> None:
-    """Remove what killed runs of this host left, and the empty shells of others.
+    """End and remove what killed runs of this host left, and remove the empty shells of others.
 
     An ended host cannot remove its outermost group (the directory above is root's), so the next start of any host does:
     rmdir takes only groups without processes and without groups inside.
     """
-    for parent in (V2_ROOT, *(os.path.join(V1_ROOT, controller) for controller in ("memory", "pids"))):
+    for parent in (V2_ROOT, *(os.path.join(V1_ROOT, controller) for controller in ("memory", "pids", "cpu"))):
+        _kill_tree(os.path.join(parent, name))
         _remove_tree(os.path.join(parent, name))
         try:
             shells = [entry for entry in os.listdir(parent) if entry.startswith("airssys-")]
@@ -178,6 +240,29 @@ def _clear(name: str) -> None:
                 os.rmdir(os.path.join(parent, shell))
             except OSError:
                 continue  # a live host's
+
+
+def _kill_tree(root: str) -> None:
+    for directory, _, _ in os.walk(root, topdown=False):
+        _kill(directory)
+
+
+def _kill(group: str) -> None:
+    """SIGKILL every process of one group but this one: cgroup.kill takes the groups below it, too."""
+    try:
+        inside = {int(line) for line in _read(f"{group}/cgroup.procs").split()}
+        if os.getpid() in inside or not inside:
+            return
+        if os.path.exists(f"{group}/cgroup.kill"):
+            _write(f"{group}/cgroup.kill", "1")
+            return
+    except OSError:
+        return  # no such group, or it is going
+    for pid in inside - {0}:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue  # gone meanwhile, or no longer this host's: then the group is not empty, and stays
 
 
 def _remove_tree(root: str) -> None:
@@ -195,7 +280,7 @@ def _own_v2_group() -> str:
     raise OSError(errno.ENOENT, "no unified hierarchy")
 
 
-def _create_v2(name: str, owner: int | None) -> Tree:
+def _create_v2(name: str, owner: int | None, share: Share) -> Tree:
     available = _read(f"{V2_ROOT}/cgroup.controllers").split()
     if not {"memory", "pids"} <= set(available):
         raise OSError(errno.EOPNOTSUPP, "memory and pids controllers are not in the unified hierarchy")
@@ -207,23 +292,29 @@ def _create_v2(name: str, owner: int | None) -> Tree:
     leaf = os.path.join(base, "host")
     os.makedirs(leaf, exist_ok=True)
     _write(f"{leaf}/cgroup.procs", str(os.getpid()))
-    _write(f"{base}/cgroup.subtree_control", "+memory +pids")
+    reason = "" if share.usual or "cpu" in available else "cpu: not in the unified hierarchy"
+    wanted = "+memory +pids" if share.usual or reason else "+memory +pids +cpu"
+    _write(f"{base}/cgroup.subtree_control", wanted)
     workers = os.path.join(base, "workers")
     os.makedirs(workers, exist_ok=True)
-    _write(f"{workers}/cgroup.subtree_control", "+memory +pids")
+    _write(f"{workers}/cgroup.subtree_control", wanted)
     if owner is not None:
         for directory in (base, leaf, workers):
             os.chown(directory, owner, owner)
             for file in ("cgroup.procs", "cgroup.subtree_control"):
                 os.chown(os.path.join(directory, file), owner, owner)
-    return Tree("v2", {"v2": workers})
+    return Tree("v2", {"v2": workers}, reason, share)
 
 
-def _create_v1(name: str, owner: int | None) -> Tree:
+def _create_v1(name: str, owner: int | None, share: Share) -> Tree:
     paths = {}
-    for controller in ("memory", "pids"):
+    reason = ""
+    for controller in ("memory", "pids", *([] if share.usual else ["cpu"])):
         root = os.path.join(V1_ROOT, controller)
         if not os.path.isdir(root):
+            if controller == "cpu":
+                reason = "cpu: no v1 hierarchy"
+                continue
             raise OSError(errno.ENOENT, f"no v1 {controller} hierarchy")
         path = os.path.join(root, name)
         os.makedirs(path, exist_ok=True)
@@ -232,4 +323,4 @@ def _create_v1(name: str, owner: int | None) -> Tree:
             os.chown(path, owner, owner)
             os.chown(os.path.join(path, _KEEP), owner, owner)
         paths[controller] = path
-    return Tree("v1", paths)
+    return Tree("v1", paths, reason, share)

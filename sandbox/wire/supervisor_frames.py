@@ -172,6 +172,7 @@ class HostProcess(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 class Living(_Frame, frozen=True):
     """Answer to `Snapshot`. `walls` maps a wall's name to "on" or to what is lost.
 
+    `controllers` maps what control groups bound (memory, pids, cpu) to the backend that does ("v1", "v2").
     At most `MAX_LIVING` workers by rising incarnation, so that the packet has room; `more` when there are others.
     """
 
@@ -181,6 +182,7 @@ class Living(_Frame, frozen=True):
     walls: dict[str, str]
     stopping: bool
     more: bool = False
+    controllers: dict[str, str] = {}
 
 
 class ProcessRestarted(_Frame, frozen=True):

@@ -153,6 +153,13 @@ def status_(options: Globals) -> None:
     )
     for name, lost in sorted(host["walls-lost"].items()):
         options.say(f"wall lost: {name}: {lost}")
+    kernel = [
+        f"{key} ({name.partition(' ')[2]})"
+        for key, names in host["limits-held-by"].items()
+        for name in names
+        if name.startswith("cgroup ")
+    ]
+    options.say(f"limits that control groups hold too: {', '.join(kernel) or 'none'}")
     if not status["components"]:
         options.say("no components")
         return

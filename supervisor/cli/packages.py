@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -157,7 +156,6 @@ def info_(options: Globals, component: str) -> None:
     with options.client() as client:
         info = client.get(path)
     status = info["status"]
-    limits = info["manifest"].get("limits", {})
     text = [
         f"{status['id']}: {status['state']}, health {status['health']}, last end {last_end(status)}",
         f"version {status['version']} (release {status['release']}), sha256 {status['digest']}",
@@ -165,7 +163,7 @@ def info_(options: Globals, component: str) -> None:
         f"installed by {info['installed-by']} at {_time(info['installed-at'])}, agreed to by {info['consent-by']}",
         *(f"bound {guest} to {host}" for guest, host in sorted(info["bindings"].items())),
         *(f"may: {line['text']} ({line['risk']})" for line in info["capabilities"]),
-        f"limits {json.dumps(limits)}",
+        *(f"limit {line['key']} {line['text']}, held by {', '.join(line['held-by'])}" for line in info["limits"]),
         *(f"imports {name}: {', '.join(names)}" for name, names in sorted(info["imports"].items())),
         *(f"ended {_time(end['at'])}: {end['outcome']} {end['detail']}".rstrip() for end in info["ends"]),
     ]

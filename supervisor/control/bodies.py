@@ -121,7 +121,8 @@ class ProcessStatus(_Answer, frozen=True):
 
 
 class HostStatus(_Answer, frozen=True):
-    """The host. `profile`, `spawn` and `pool` are as configured; `walls_lost` names each wall that it runs without."""
+    """The host. `profile`, `spawn` and `pool` are as configured; `walls_lost` names each wall that it runs without,
+    `limits_held_by` who holds each limit on this machine."""
 
     version: str
     state: str
@@ -131,6 +132,7 @@ class HostStatus(_Answer, frozen=True):
     pool: int
     processes: list[ProcessStatus]
     walls_lost: dict[str, str]
+    limits_held_by: dict[str, list[str]]
 
 
 class ComponentStatus(_Answer, frozen=True):
@@ -187,6 +189,15 @@ class CapabilityAnswer(_Answer, frozen=True):
     why: str
 
 
+class LimitAnswer(_Answer, frozen=True):
+    """One limit of an instance: bytes, milliseconds or a count; as the manifest spells it; who holds it here."""
+
+    key: str
+    value: int
+    text: str
+    held_by: list[str]
+
+
 class ComponentInfo(_Answer, frozen=True):
     """All about one instance."""
 
@@ -202,6 +213,7 @@ class ComponentInfo(_Answer, frozen=True):
     capabilities: list[CapabilityAnswer]
     imports: dict[str, list[str]]
     manifest: msgspec.Raw
+    limits: list[LimitAnswer]
     operations: list[str]
     ends: list[EndAnswer]
 

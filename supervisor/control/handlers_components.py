@@ -8,7 +8,7 @@ import msgspec
 import psutil
 from aiohttp import web
 
-from sandbox.types import ComponentId
+from sandbox.types import ComponentId, Limits
 from sandbox.wire.router_frames import RouteState
 from supervisor.control.bodies import (
     Accepted,
@@ -18,6 +18,7 @@ from supervisor.control.bodies import (
     ComponentsAnswer,
     ComponentStatus,
     EndAnswer,
+    LimitAnswer,
     MessageQuery,
     RemoveQuery,
     StopQuery,
@@ -27,6 +28,7 @@ from supervisor.control.errors import MessageError, ValidationError
 from supervisor.control.instance import Instance, State
 from supervisor.control.parsing import component_of, parse_component, read_bytes, read_query
 from supervisor.control.peer import Peer
+from supervisor.packages.limit_table import TABLE, held_by, spelled
 
 MAX_PAYLOAD = 8 << 20
 """Largest message from outside, bytes; the component's own `message-size` may be less."""
@@ -79,6 +81,12 @@ def status_of(instance: Instance, route: RouteState | None) -> ComponentStatus:
     )
 
 
+def limits_of(limits: Limits, controllers: dict[str, str]) -> list[LimitAnswer]:
+    """Every limit, its value, and who holds it on this machine."""
+    values = [(row, getattr(limits, row.field)) for row in TABLE]
+    return [LimitAnswer(row.key, value, spelled(row, value), held_by(row, controllers)) for row, value in values]
+
+
 async def statuses(control: Control, package: str = "") -> list[ComponentStatus]:
     """All instances, or those of one package, by id."""
     routes = await control.lifecycle.router_states()
@@ -115,6 +123,7 @@ async def info(control: Control, request: web.Request, _peer: Peer) -> Component
         capabilities=[CapabilityAnswer(line.text, line.risk, line.why) for line in instance.spec.capabilities()],
         imports=package.imports,
         manifest=msgspec.Raw(package.manifest.encode()),
+        limits=limits_of(instance.spec.limits, (await control.supervisor.snapshot()).controllers),
         operations=metadata.operations if metadata is not None else [],
         ends=[EndAnswer(end.incarnation, end.at, end.outcome, end.detail) for end in control.registry.ends(component)],
     )

@@ -23,6 +23,7 @@ from supervisor.control.errors import AuditError, UnavailableError, ValidationEr
 from supervisor.control.handlers_components import statuses
 from supervisor.control.parsing import parse_component, read_query
 from supervisor.control.peer import Peer
+from supervisor.packages.limit_table import TABLE, beside, held_by
 
 FOLLOW_EVERY = 0.25
 """Seconds between two looks for new lines."""
@@ -48,7 +49,8 @@ async def status(control: Control, _request: web.Request, _peer: Peer) -> Status
     lost = {name: detail for name, detail in living.walls.items() if detail.partition(" ")[0] != "on"}
     uptime = round(time.monotonic() - control.started, 3)
     config = control.config
-    host = HostStatus(version(), state, uptime, config.profile, config.spawn, config.pool, processes, lost)
+    held = {row.key: held_by(row, living.controllers) for row in TABLE} | beside(living.controllers)
+    host = HostStatus(version(), state, uptime, config.profile, config.spawn, config.pool, processes, lost, held)
     return StatusAnswer(host, await statuses(control))
 
 

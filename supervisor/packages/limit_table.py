@@ -187,6 +187,13 @@ def beyond(limits: Limits, maxima: Mapping[str, int]) -> Iterator[tuple[str, str
             yield row.key, f"the component needs {spelled(row, value)}, this host allows {spelled(row, most)}"
 
 
+def beside(controllers: Mapping[str, str]) -> dict[str, list[str]]:
+    """Who holds what a worker may use and no manifest speaks of: its one process, its share of the processors."""
+    backend = {name: [f"cgroup {version}"] for name, version in controllers.items()}
+    processes = ["filter", "RLIMIT_NPROC", *backend.get("pids", [])]
+    return {"processes": processes} | ({"cpu-share": backend["cpu"]} if "cpu" in backend else {})
+
+
 def held_by(row: Row, controllers: Mapping[str, str]) -> list[str]:
     """Who holds the limit here.
 

@@ -35,11 +35,13 @@ SEAL_SECONDS = 20.0
 """How long a compiler may take to import what it needs and to seal itself."""
 GRACE_SECONDS = 5
 """Wall clock beyond the CPU time a compiler may use."""
+OWN_SECONDS = 1
+"""CPU time of the interpreter's start and of sealing, beside what a compilation may use."""
 OWN_MEMORY = 96 << 20
 """Memory of the interpreter and the engine, beside what a compilation may use, in the control group."""
 _LAST_WORDS = 4096
-_NO_MEMORY = b"memory allocation of"
-"""How the engine's runtime begins its last words when it gets no memory."""
+_NO_MEMORY = (b"memory allocation of", b"out of memory")
+"""What stands in the engine's last words when it gets no memory."""
 
 
 @dataclass
@@ -90,9 +92,9 @@ class Compilers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         groups: list[int] = []
         try:
-            groups = self.cgroups.prepare(f"c{number}", request.memory + OWN_MEMORY)
+            groups = self.cgroups.prepare(f"c{number}", request.memory + OWN_MEMORY, shared=False)
             descriptors = [wasm, output, theirs.fileno()]
-            pid = self.services.compiler(number, descriptors, request.memory, request.seconds, groups)
+            pid = self.services.compiler(number, descriptors, request.memory, request.seconds + OWN_SECONDS, groups)
         except (AirssysError, OSError):
             ours.close()
             self.cgroups.remove(f"c{number}")
@@ -136,7 +138,7 @@ class Compilers:
             foreign=self.foreign,
             filters=1,
             descriptors={"2": "socket:", "3": "/memfd:", "4": "/memfd:"},
-            limits={"Max cpu time": compilation.request.seconds},
+            limits={"Max cpu time": compilation.request.seconds + OWN_SECONDS},
         )
         inspect.check_process(compilation.pid, wanted)
         if not self.cgroups.holds(compilation.group, compilation.pid):
@@ -220,7 +222,7 @@ def _how(result: os.waitid_result | None, words: bytes, struck: bool) -> tuple[s
     if result.si_status == signal.SIGKILL:
         # The hard limit of CPU time, or the memory killer; the wall clock has a verdict.
         return _TOO_MUCH if struck else _TOO_LONG
-    if _NO_MEMORY in words or result.si_status in (signal.SIGSEGV, signal.SIGBUS):
+    if any(sign in words for sign in _NO_MEMORY) or result.si_status in (signal.SIGSEGV, signal.SIGBUS):
         return _TOO_MUCH  # a fault: the stack's end
     if words:
         # The engine gave up and said so; the call by which it aborts is a forbidden one.

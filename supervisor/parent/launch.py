@@ -12,7 +12,7 @@ import sys
 import zlib
 from typing import NoReturn
 
-from sandbox.errors import AirssysError
+from sandbox.errors import AirssysError, KernelFeatureMissing
 from sandbox.kernel import cgroups, probe, process
 from supervisor.config import HostConfig
 from supervisor.parent import consent, layout, privileges
@@ -98,11 +98,13 @@ def _run(config: HostConfig, on_ready: object) -> int:
     tree = cgroups.Tree("none", {}, "switched off by [workers] cgroups")
     if config.cgroups == "auto":
         owner = identities.supervisor if identities.base is not None else None
-        tree = cgroups.create(f"airssys-{zlib.crc32(config.state_dir.encode()):08x}", owner)
+        share = cgroups.Share(config.cpu_max, config.cpu_weight)
+        tree = cgroups.create(f"airssys-{zlib.crc32(config.state_dir.encode()):08x}", owner, share)
         walls = [_made(wall, tree) if wall.name == "cgroup" else wall for wall in walls]
         # The probe looked; this tried. What it found out late is refused or agreed to by the same rule.
         walls = consent.judge(walls, config)
         consent.insist(walls)
+    _insist_on_share(config, tree)
     states = {wall.name: "on" if wall.state == "on" else wall.detail for wall in walls}
     if tree.backend != "none":
         states["cgroup"] = f"on ({tree.backend})"
@@ -136,6 +138,16 @@ def _made(wall: probe.Wall, tree: cgroups.Tree) -> probe.Wall:
     if tree.backend != "none":
         return probe.Wall(wall.name, "on", tree.backend)
     return probe.Wall(wall.name, "missing" if os.geteuid() == 0 else "lost", tree.reason)
+
+
+def _insist_on_share(config: HostConfig, tree: cgroups.Tree) -> None:
+    """A bound that somebody asked for and nobody holds must not be read and ignored."""
+    if (config.cpu_max, config.cpu_weight) != (100, 100) and "cpu" not in tree.controllers:
+        raise KernelFeatureMissing(
+            f"[workers] cpu-max and cpu-weight need the cpu controller of a control group: {tree.reason}",
+            subject="cgroup",
+            hint="delegate the controller, start as root, or leave both out",
+        )
 
 
 def _log_to(fd: int) -> None:

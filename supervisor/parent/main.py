@@ -446,7 +446,8 @@ class Supervisor:
             frames.HostProcess(c.name, c.pid, c.uid, max(c.restarts, 0), c.ready) for c in self.children.values()
         ]
         more = len(live) > len(workers)
-        return frames.Living(n, workers, processes, self.walls, self._phase == "draining", more)
+        stopping = self._phase == "draining"
+        return frames.Living(n, workers, processes, self.walls, stopping, more, self.cgroups.controllers)
 
     def _set_policy(self, frame: frames.SetPolicy) -> None:
         opened: list[int] = []

@@ -45,8 +45,8 @@ WITHOUT_ARGUMENTS = {
         "rt_sigprocmask", "seccomp", "sigaltstack",
     },
     "compiler": {
-        "brk", "clock_gettime", "exit", "exit_group", "membarrier", "mprotect", "mremap", "munmap", "rt_sigreturn",
-        "sched_yield",
+        "brk", "clock_gettime", "exit", "exit_group", "gettid", "membarrier", "mprotect", "mremap", "munmap",
+        "rt_sigreturn", "sched_yield",
     },
 }  # fmt: skip
 """The calls a policy lets through whatever their arguments: each new one is a decision to be seen in a review."""

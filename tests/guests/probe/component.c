@@ -4,6 +4,7 @@
 // is, valid or not.
 //
 //   echo TEXT   fail TEXT (an error)   none (replies none)   big N (N bytes `x`)   trap   spin   recurse   sleep MS
+//   clock (asks the host for the time for ever)
 //   grow BYTES (writes to each page; replies the size of the whole memory afterwards)   log LEVEL TEXT
 //   get K (`-` without a value)   set K TEXT   del K   has K (true, false)   keys [PREFIX]   usage (USED QUOTA COUNT)
 //   read P   range P OFFSET LENGTH   write P TEXT   append P TEXT   delete P   mkdir P   rename A B
@@ -29,6 +30,11 @@ static airssys_text_t last;
 static void spin(void) {
     for (volatile uint32_t turns = 0;; turns++) {
     }
+}
+
+// Next to no fuel, much processor time: host functions use none of the one and all of the other.
+static void clock(void) {
+    for (volatile uint64_t sum = 0;;) sum += airssys_current_time_millis();
 }
 
 // The addition after the call keeps the compiler from making a loop of it.
@@ -343,6 +349,7 @@ static airssys_result_option_bytes_t *run(const airssys_message_t *message) {
     }
     COMMAND("trap") __builtin_trap();
     COMMAND("spin") spin();
+    COMMAND("clock") clock();
     COMMAND("recurse") return number(recurse(1));
     COMMAND("sleep") return sleep(text);
     COMMAND("grow") return grow(text);
