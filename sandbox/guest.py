@@ -16,7 +16,7 @@ from sandbox.host.links import ChannelClosed, GuestStopped
 from sandbox.host.messaging import from_id
 from sandbox.memories import is_refusal, memories
 from sandbox.types import Limits, Outcome
-from sandbox.values import GuestRecord, Variant
+from sandbox.values import GuestRecord, Variant, set_type
 from sandbox.wire import router_frames as frames
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
@@ -94,6 +94,20 @@ def error_text(error: Any) -> str:
     return str(error)[:MAX_ERROR]
 
 
+_types: dict[str, Any] = {}
+"""Types of the six calls, walked once (`remember_types`)."""
+
+
+def remember_types(guest: Guest) -> None:
+    """Take the types of this guest's calls, as they are walked by now, for those of every guest to come.
+
+    They are the same for all: the compiler lets no component pass whose lifecycle differs from the WIT package
+    (`sandbox.contract`), and the engine checks every value once more. A worker saves the walk, and the memory of it.
+    """
+    for name, function in guest._functions.items():
+        _types[name] = function.type(guest._store)
+
+
 class Guest:
     """A live instance. Every method raises `GuestFailed` when the guest traps, runs out, or a channel breaks."""
 
@@ -106,6 +120,8 @@ class Guest:
             for name in _EXPORTS:
                 index = self._instance.get_export_index(self._store, name, lifecycle)
                 self._functions[name] = self._instance.get_func(self._store, index or name)
+                if name in _types:
+                    set_type(self._functions[name], _types[name])
         except (wasmtime.WasmtimeError, GuestStopped, MemoryError) as error:
             raise self._told(classify(error)) from error
         finally:

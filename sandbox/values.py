@@ -128,6 +128,11 @@ def _instantiate(self: Any, store: Any, component: Any) -> Any:
         raise
 
 
+def set_type(func: Any, known: Any) -> None:
+    """Tell a component function its type, so that it need not be asked for."""
+    func.__dict__["_airssys_type"] = known
+
+
 _stock_func_type = _func.Func.type
 _stock_instantiate = _linker.Linker.instantiate
 _MENDED: tuple[tuple[type, str, Any], ...] = (

@@ -11,8 +11,6 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-import msgspec
-
 from sandbox import cage
 from sandbox.errors import ProtocolViolation, SetupFailed
 from sandbox.guest import Guest, GuestFailed
@@ -26,7 +24,6 @@ from sandbox.wire import router_frames as frames
 from sandbox.wire.zmtp import Dealer
 
 _EXIT_STATUS = {outcome: status for status, outcome in EXIT_CODES.items()}
-_to_spec = msgspec.msgpack.Decoder(supervisor_frames.WorkerSpec)
 SLACK = 96 << 20
 """Bytes beyond the guest's memory: engine, payloads, allocator."""
 
@@ -60,7 +57,7 @@ class _Component:
         message = packet.Assembler().feed(body)
         if message is None or message[0] != bridge_ops.SPEC or len(fds) != 1:
             raise ProtocolViolation("expected a specification and its code")
-        self.spec = _to_spec.decode(message[1])
+        self.spec = supervisor_frames.to_spec.decode(message[1])
         self._code = fds[0]
 
     def load(self) -> list[tuple[int, int]]:

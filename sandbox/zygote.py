@@ -19,7 +19,7 @@ from wasmtime import component as wasmtime_component
 from sandbox import cage, host, values, worker
 from sandbox.engine import make_engine, reservation
 from sandbox.errors import ProtocolViolation
-from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
+from sandbox.kernel import caps, heap, landlock, libc, mounts, process, seccomp
 from sandbox.warm_up.rehearsal import rehearse
 from sandbox.wire import supervisor_frames
 from sandbox.wire.supervisor_frames import Fork, Forked, Up, recv_packet, send_frame
@@ -71,6 +71,8 @@ def main(profile: str = "paranoid") -> NoReturn:
     process.die_with_parent()
     gc.collect()
     gc.freeze()
+
+    heap.fill_holes()
     send_frame(supervisor, Up())
     _serve(supervisor, engine, linker, blueprint)
 

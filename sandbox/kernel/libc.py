@@ -48,7 +48,7 @@ _COMMON: dict[str, int] = {
     "mseal": 462,
 }
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_libc = handle = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]

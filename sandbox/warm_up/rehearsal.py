@@ -15,14 +15,16 @@ from typing import Any
 import msgspec
 from wasmtime import component as wasmtime_component
 
-from sandbox.guest import Guest, GuestFailed
+from sandbox.guest import Guest, GuestFailed, remember_types
 from sandbox.host.links import Bridge, Router, links
 from sandbox.types import ComponentId, Limits
 from sandbox.wire import packet, zmtp
 from sandbox.wire import router_frames as frames
 from sandbox.wire.bridge_ops import ANSWER, Op
+from sandbox.wire.supervisor_frames import WorkerSpec, to_spec
 
-ROUNDS = 20
+LIVES = 8
+ROUNDS = 3
 _ME = ComponentId("warm", "up")
 
 
@@ -41,20 +43,9 @@ def rehearse(engine: Any, linker: Any) -> None:
             stack.enter_context(sock)
         links.bridge, links.router = Bridge(bridge_near), Router(zmtp.Dealer(router_near))
         links.self_id, links.message_size = _ME, 1 << 16
+        for life in range(LIVES):
+            _live(engine, linker, component, bridge_far, router_far, life * ROUNDS)
         guest = Guest(engine, linker, component, Limits(memory=4 << 20))
-        guest.initialize(frames.Initialize([], Limits()), None)
-        metadata = guest.metadata()
-        msgspec.msgpack.encode(frames.Ready(metadata, guest.health()))
-        for number in range(1, ROUNDS + 1):
-            frame = frames.Deliver(number, _ME, 1, 2, "0" * 32, None, "text/plain")
-            _lay_out(bridge_far, router_far, frame)
-            links.router.receive()
-            reply, error = guest.handle_message(frame, b"go")
-            if reply != b"go" or error:
-                raise RuntimeError(f"the warm-up component answered {reply!r} {error!r}")
-            links.router.send(frames.Reply(number, True, "", guest.fuel_used()), reply)
-            _drain(bridge_far, router_far)
-        guest.handle_callback(frames.Callback(1, _ME, 1, 2), b"")
         try:
             guest.handle_message(frames.Deliver(0, _ME, 1, 2), b"trap")
         except GuestFailed as failure:
@@ -63,6 +54,32 @@ def rehearse(engine: Any, linker: Any) -> None:
             raise RuntimeError("the warm-up component's trap did not trap")
     del guest, component
     gc.collect()
+
+
+def _live(engine: Any, linker: Any, component: Any, bridge: socket.socket, router: socket.socket, asked: int) -> None:
+    """One worker's life, from its specification on; `asked` questions were put to the router before."""
+    spec = WorkerSpec(_ME, Limits(memory=4 << 20), 1)
+    spec = to_spec.decode(msgspec.msgpack.encode(spec))
+    initialize = zmtp.encode_message([msgspec.msgpack.encode(frames.Initialize([], Limits())), b""])
+    router.sendall(initialize)
+    first, _ = links.router.receive()
+    guest = Guest(engine, linker, component, spec.limits)
+    assert isinstance(first, frames.Initialize)
+    guest.initialize(first, None)
+    metadata = guest.metadata()
+    links.router.send(frames.Ready(metadata, guest.health()))
+    for number in range(asked + 1, asked + ROUNDS + 1):
+        frame = frames.Deliver(number, _ME, 1, 2, "0" * 32, None, "text/plain")
+        _lay_out(bridge, router, frame)
+        links.router.receive()
+        reply, error = guest.handle_message(frame, b"go")
+        if reply != b"go" or error:
+            raise RuntimeError(f"the warm-up component answered {reply!r} {error!r}")
+        links.router.send(frames.Reply(number, True, "", guest.fuel_used()), reply)
+        _drain(bridge, router)
+    guest.handle_callback(frames.Callback(1, _ME, 1, 2), b"")
+    guest.shutdown()
+    remember_types(guest)
 
 
 def _lay_out(bridge: socket.socket, router: socket.socket, frame: frames.Deliver) -> None:

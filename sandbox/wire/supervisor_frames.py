@@ -306,6 +306,9 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     cwasm_size: int
 
 
+to_spec = msgspec.msgpack.Decoder(WorkerSpec)
+
+
 # -- transport ------------------------------------------------------------------------------------------------
 
 _encoder = msgspec.msgpack.Encoder()
