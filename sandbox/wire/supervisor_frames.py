@@ -330,12 +330,26 @@ def send_frame(sock: socket.socket, frame: msgspec.Struct, fds: tuple[int, ...] 
         sock.send(body, socket.MSG_NOSIGNAL)
 
 
+class DescriptorsLost(ProtocolViolation):
+    """A packet came without its descriptors: this process may not open more. `body` is the packet.
+
+    Whoever cannot do without them treats it as any other packet that cannot be understood.
+    """
+
+    code = "E_EXHAUSTED"
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("descriptors were lost: this process has as many as it may", hint="raise LimitNOFILE")
+        self.body = body
+
+
 def recv_packet(sock: socket.socket) -> tuple[bytes, list[int]]:
     """Receive one packet and its descriptors (close-on-exec).
 
     Raises:
         EOFError: the peer hung up.
         ProtocolViolation: truncated packet or descriptors (those received are closed).
+        DescriptorsLost: this process had no room for the descriptors; the peer did nothing wrong.
     """
     body, ancillary, flags, _ = sock.recvmsg(MAX, socket.CMSG_SPACE(MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
     fds = array.array("i")
@@ -344,6 +358,10 @@ def recv_packet(sock: socket.socket) -> tuple[bytes, list[int]]:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
         close_all(fds)
+        # The kernel cuts off descriptors also where the receiver may open no more (unix(7)); a peer that sends too many
+        # fills all the room there was.
+        if not flags & socket.MSG_TRUNC and len(fds) < MAX_FDS:
+            raise DescriptorsLost(body)
         raise ProtocolViolation("truncated packet")
     if not body:
         close_all(fds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import selectors
+import select
 import socket
 import time
 from dataclasses import dataclass, field
@@ -45,9 +45,9 @@ class AuditChannels:
         told: list[int] = []
         self.client.record("host.stopped", "", "info", self.boot, on_recorded=told.append)
         end = time.monotonic() + seconds
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.client.fileno(), selectors.EVENT_READ)
-            while not told and time.monotonic() < end:
-                self.client.flush()
-                if selector.select(0.05) and not self.client.on_readable():
-                    break
+        poll = select.poll()
+        poll.register(self.client.fileno(), select.POLLIN)
+        while not told and time.monotonic() < end:
+            self.client.flush()
+            if poll.poll(50) and not self.client.on_readable():
+                break

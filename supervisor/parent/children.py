@@ -7,6 +7,7 @@ starting does that end the host, with a clear message: it has never served, and 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -18,9 +19,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sandbox.kernel import libc
 from sandbox.wire.supervisor_frames import close_all, send_frame
 from supervisor.parent.errors import SpawnFailed
+from supervisor.parent.spawn import pidfd_of
+
+log = logging.getLogger("airssys.supervisor")
 
 MAX_DEATHS = 5
 DEATH_WINDOW = 10.0
@@ -63,20 +66,22 @@ class Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.pid = self.start(theirs)
+            self.pidfd = pidfd_of(self.pid)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        self.pidfd = libc.syscall("pidfd_open", self.pid, 0)
-        os.set_inheritable(self.pidfd, False)
         ours.setblocking(False)
         self.sock = ours
         self.ready = False
         self.restarts += 1
 
     def send(self, frame: msgspec.Struct, fds: list[int] | tuple[int, ...] = ()) -> None:
-        """Send without ever waiting: what the child does not take now is queued (descriptors duplicated)."""
+        """Send without ever waiting: what the child does not take now is queued (descriptors duplicated).
+
+        A child that cannot be told is killed: the next incarnation is told everything.
+        """
         if self.sock is None:
             return  # dead: the new incarnation is told everything again
         if not self.queue:
@@ -87,7 +92,16 @@ class Child:
                 pass
             except OSError:
                 return  # hung up: its death is on its way through the pidfd
-        self.queue.append((frame, [os.dup(fd) for fd in fds]))
+        copies: list[int] = []
+        try:
+            for fd in fds:
+                copies.append(os.dup(fd))
+        except OSError as error:
+            log.error("%s cannot be told what waits for it: %s", self.name, error)
+            close_all(copies)
+            self.kill()
+            return
+        self.queue.append((frame, copies))
         if len(self.queue) > MAX_QUEUE:
             self.kill()
 

@@ -19,7 +19,6 @@ import time
 from dataclasses import dataclass, field
 
 from sandbox.errors import AirssysError
-from sandbox.kernel import libc
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import Outcome
 from sandbox.wire import supervisor_frames as frames
@@ -27,6 +26,7 @@ from sandbox.wire.compile_result import GO, SEALED
 from supervisor.parent import inspect
 from supervisor.parent.errors import CompilersBusy, OutsideCheckFailed, SpawnFailed
 from supervisor.parent.services import Services
+from supervisor.parent.spawn import pidfd_of
 
 log = logging.getLogger("airssys.supervisor")
 AT_ONCE = 4
@@ -95,6 +95,7 @@ class Compilers:
             groups = self.cgroups.prepare(f"c{number}", request.memory + OWN_MEMORY, shared=False)
             descriptors = [wasm, output, theirs.fileno()]
             pid = self.services.compiler(number, descriptors, request.memory, request.seconds + OWN_SECONDS, groups)
+            pidfd = pidfd_of(pid)
         except (AirssysError, OSError):
             ours.close()
             self.cgroups.remove(f"c{number}")
@@ -102,8 +103,6 @@ class Compilers:
         finally:
             theirs.close()
             frames.close_all(groups)
-        pidfd = libc.syscall("pidfd_open", pid, 0)
-        os.set_inheritable(pidfd, False)
         ours.setblocking(False)
         deadline = time.monotonic() + SEAL_SECONDS
         compilation = Compilation(request, generation, number, pid, pidfd, ours, deadline)

@@ -12,8 +12,8 @@ import os
 import sys
 
 from sandbox.kernel import libc, mounts, process
-from sandbox.wire.supervisor_frames import MountSpec
-from supervisor.parent.errors import GrantRefused
+from sandbox.wire.supervisor_frames import MountSpec, close_all
+from supervisor.parent.errors import GrantRefused, exhausted
 from supervisor.policy import forbidden
 
 
@@ -24,12 +24,15 @@ def open_grant(
 
     Raises:
         GrantRefused: not an absolute path, outside the operator's bind roots, forbidden, or no directory.
+        Exhausted: no descriptor or process is left to make it with.
     """
     if not spec.host.startswith("/") or "\0" in spec.host:
         raise GrantRefused("a bound directory is an absolute path", subject=spec.host)
     try:
         directory = os.open(spec.host, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
+        if (used_up := exhausted(error, spec.host)) is not None:
+            raise used_up from error
         raise GrantRefused(f"cannot open the directory: {error.strerror}", subject=spec.host) from error
     try:
         # What was opened is judged, not the text: symbolic links in the operator's path are resolved by now.
@@ -45,6 +48,9 @@ def open_grant(
             try:
                 return _mount(directory, spec.writable, bridge_uid), ""
             except OSError as error:
+                # Nothing to make the mount with is no reason to do without it.
+                if (used_up := exhausted(error, spec.host)) is not None:
+                    raise used_up from error
                 return os.dup(directory), f"grant mounts ({error.strerror or error})"
         return os.dup(directory), "grant mounts"
     finally:
@@ -81,23 +87,34 @@ def _mount(directory: int, writable: bool, bridge_uid: int) -> int:
 
 def _id_map(uid: int, gid: int, bridge_uid: int) -> int:
     """A user namespace whose maps say: on disk (uid, gid), seen as the bridge's."""
-    ready_r, ready_w = os.pipe2(os.O_CLOEXEC)
-    done_r, done_w = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    opened: list[int] = []
+    try:
+        opened += os.pipe2(os.O_CLOEXEC)
+        opened += os.pipe2(os.O_CLOEXEC)
+        ready_r, ready_w, done_r, done_w = opened
+        pid = os.fork()
+    except OSError:
+        close_all(opened)
+        raise
     if pid == 0:
         try:
             os.close(done_w)
             libc.prctl(process.PR_SET_DUMPABLE, 1)
-            libc.unshare(process.CLONE_NEWUSER)
-            os.write(ready_w, b"r")
+            try:
+                libc.unshare(process.CLONE_NEWUSER)
+                os.write(ready_w, b"\0")
+            except OSError as error:
+                os.write(ready_w, bytes([error.errno or 255]))
             os.read(done_r, 1)
         finally:
             os._exit(0)
     os.close(ready_w)
     os.close(done_r)
     try:
-        if os.read(ready_r, 1) != b"r":
-            raise OSError(0, "no user namespace for the id map")
+        said = os.read(ready_r, 1)
+        if said != b"\0":
+            code = said[0] if said else 0
+            raise OSError(code, f"no user namespace for the id map: {os.strerror(code)}")
         for name, inside in (("uid_map", uid), ("gid_map", gid)):
             fd = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:

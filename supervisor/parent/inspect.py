@@ -10,7 +10,7 @@ import functools
 import os
 from dataclasses import dataclass
 
-from supervisor.parent.errors import OutsideCheckFailed
+from supervisor.parent.errors import OutsideCheckFailed, exhausted
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _NO_MORE = (
@@ -100,6 +100,7 @@ def check_process(pid: int, wanted: Wanted) -> None:
 
     Raises:
         OutsideCheckFailed: something differs; the message says what was found and what was wanted.
+        Exhausted: there is nothing to look with.
     """
     try:
         status = _status(pid)
@@ -109,6 +110,8 @@ def check_process(pid: int, wanted: Wanted) -> None:
             mounts = file.read().splitlines()
         limits = _limits(pid)
     except OSError as error:
+        if (used_up := exhausted(error, str(pid))) is not None:
+            raise used_up from error
         raise OutsideCheckFailed(f"cannot read the process's state: {error}", subject=str(pid)) from error
     lines = {
         "PPid": str(os.getpid()),

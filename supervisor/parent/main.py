@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import selectors
 import signal
 import time
@@ -289,6 +290,10 @@ class Supervisor:
                 self.selector.unregister(child.sock)
                 child.hung_up()
                 return
+            except frames.DescriptorsLost as error:
+                if not self._unanswerable(child, error):
+                    return
+                continue
             except ProtocolViolation as error:
                 self._misbehaved(child, error)
                 return
@@ -298,6 +303,20 @@ class Supervisor:
                 frames.close_all(fds)
                 self._misbehaved(child, error)
                 return
+
+    def _unanswerable(self, child: Child, error: frames.DescriptorsLost) -> bool:
+        """A request whose descriptors we had no room for is refused; False when it was none."""
+        try:
+            frame = _from_control.decode(error.body) if child.name == "control" else None
+        except UNDECODABLE as broken:
+            self._misbehaved(child, broken)
+            return False
+        if not isinstance(frame, frames.StartWorker | frames.Compile):
+            self._misbehaved(child, error)
+            return False
+        log.error("%s refused: %s", type(frame).__name__, error)
+        self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
+        return True
 
     def _misbehaved(self, child: Child, error: Exception) -> None:
         log.error("%s broke the protocol: %s", child.name, error)
@@ -372,7 +391,12 @@ class Supervisor:
 
     def _audit_up(self) -> None:
         self._watch_audit(False)
-        self.channels.connect(self.children["auditor"])
+        try:
+            self.channels.connect(self.children["auditor"])
+        except OSError as error:
+            log.error("no channel to the auditor: %s", error)
+            self.children["auditor"].kill()  # its next incarnation gets one
+            return
         self._watch_audit(True)
         for name in ("bridge", "router", "control"):
             if self.children[name].sock is not None:
@@ -380,7 +404,11 @@ class Supervisor:
 
     def _audit_channel(self, child: Child) -> None:
         if self.children["auditor"].ready:  # else it gets one when the auditor is up
-            self.channels.give(self.children["auditor"], child)
+            try:
+                self.channels.give(self.children["auditor"], child)
+            except OSError as error:
+                log.error("no channel to the auditor for %s: %s", child.name, error)
+                child.kill()
 
     def _watch_audit(self, wanted: bool) -> None:
         if self._audit_fd >= 0:
@@ -554,10 +582,10 @@ class Supervisor:
         if child.sock is not None:
             child.sock.close()
             child.sock = None
-        with selectors.DefaultSelector() as selector:
-            selector.register(child.pidfd, selectors.EVENT_READ)
-            if not selector.select(STOP_SECONDS):
-                log.error("%s does not end by itself", child.name)
-                child.kill()
-                selector.select(STOP_SECONDS)
+        poll = select.poll()  # needs no descriptor, of which there may be none
+        poll.register(child.pidfd, select.POLLIN)
+        if not poll.poll(STOP_SECONDS * 1000):
+            log.error("%s does not end by itself", child.name)
+            child.kill()
+            poll.poll(STOP_SECONDS * 1000)
         child.reap()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import stat
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sandbox.kernel import caps, cgroups, libc, mounts, process
-from supervisor.parent.errors import SpawnFailed
+from sandbox.wire import supervisor_frames as frames
+from supervisor.parent.errors import SpawnFailed, exhausted
 
 CAGED_NAMESPACES = (
     process.CLONE_NEWUSER
@@ -102,10 +104,16 @@ def spawn(
     Raises:
         SpawnFailed: the child did not get as far as exec.
     """
-    status_r, status_w = os.pipe2(os.O_CLOEXEC)
-    go_r, go_w = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
-    pid = process.raw_clone(_clone_flags(privileged)) if kind.own_pids else os.fork()
+    opened: list[int] = []
+    try:
+        opened += os.pipe2(os.O_CLOEXEC)
+        opened += os.pipe2(os.O_CLOEXEC)
+        status_r, status_w, go_r, go_w = opened
+        pid = process.raw_clone(_clone_flags(privileged)) if kind.own_pids else os.fork()
+    except OSError as error:
+        frames.close_all(opened)
+        raise _refused(error, module) from error
     if pid == 0:
         # The other ends must not live here: the child would wait for itself when the supervisor dies.
         os.close(status_r)
@@ -120,19 +128,44 @@ def spawn(
                 raise SpawnFailed("the child failed before its namespaces were made", subject=module)
             _write_maps(pid, kind, privileged)
         os.write(go_w, b"g")
-        error = _status(status_r)
-        if error:
-            raise SpawnFailed(f"the child failed before exec: {error.decode(errors='replace')}", subject=module)
-    except (OSError, SpawnFailed) as error:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
-        if isinstance(error, SpawnFailed):
-            raise
-        raise SpawnFailed(f"cannot start the process: {error}", subject=module) from error
+        words = _status(status_r)
+        if words:
+            raise SpawnFailed(f"the child failed before exec: {words.decode(errors='replace')}", subject=module)
+    except SpawnFailed:
+        end(pid)
+        raise
+    except OSError as failure:
+        end(pid)
+        raise _refused(failure, module) from failure
     finally:
         os.close(status_r)
         os.close(go_w)
     return pid
+
+
+def _refused(error: OSError, module: str) -> SpawnFailed:
+    return exhausted(error, module) or SpawnFailed(f"cannot start the process: {error}", subject=module)
+
+
+def pidfd_of(pid: int) -> int:
+    """A descriptor of a child that was just started; where there is none to be had, the child is ended.
+
+    Raises:
+        Exhausted, SpawnFailed: the child is gone.
+    """
+    try:
+        pidfd = libc.syscall("pidfd_open", pid, 0)
+    except OSError as error:
+        end(pid)
+        raise exhausted(error) or SpawnFailed(f"no descriptor of the process: {error}") from error
+    os.set_inheritable(pidfd, False)
+    return pidfd
+
+
+def end(pid: int) -> None:
+    """Kill a child that nobody waits for yet, and reap it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _clone_flags(privileged: bool) -> int:
