@@ -85,6 +85,7 @@ class Tree:
         except OSError:
             for fd in opened:
                 os.close(fd)
+            self.remove(name)
             raise
         return opened
 
@@ -101,23 +102,23 @@ class Tree:
             does not.
 
         Raises:
-            OSError: the group cannot be made or limited.
+            OSError: the group cannot be made; nothing of it is left.
         """
-        for controller, parent in self.paths.items():
-            group = os.path.join(parent, name)
-            os.mkdir(group)
-            if controller in ("v2", "pids"):
-                _write(f"{group}/pids.max", "1")
-            if shared:
-                self._limit_cpu(controller, group)
         file = "cgroup.procs" if self.backend == "v2" else "tasks"
         opened: list[int] = []
         try:
-            for parent in self.paths.values():
-                opened.append(os.open(os.path.join(parent, name, file), os.O_WRONLY | os.O_CLOEXEC))
+            for controller, parent in self.paths.items():
+                group = os.path.join(parent, name)
+                os.mkdir(group)
+                if controller in ("v2", "pids"):
+                    _write(f"{group}/pids.max", "1")
+                if shared:
+                    self._limit_cpu(controller, group)
+                opened.append(os.open(os.path.join(group, file), os.O_WRONLY | os.O_CLOEXEC))
         except OSError:
             for fd in opened:
                 os.close(fd)
+            self.remove(name)
             raise
         return opened
 

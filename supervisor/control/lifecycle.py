@@ -31,7 +31,8 @@ _log = logging.getLogger("airssys.control")
 
 HOST_FAULT = 5.0
 """Seconds before a router's or bridge's restart within which a worker's end is put down to the host."""
-HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE", "E_NO_SPACE"})
+EXHAUSTED = "E_EXHAUSTED"
+HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE", "E_NO_SPACE", EXHAUSTED})
 """Codes with which a start fails because another process of the host is away, or its disk is full."""
 ABSENCE_FIRST, ABSENCE_MOST = 0.02, 1.0
 """Seconds before the next attempt then: the first, the longest."""
@@ -251,6 +252,10 @@ class Lifecycle:
                 if failure.code in HOST_ABSENT:
                     # A process of the host is being replaced: no fault of the component's, and no end of it either.
                     absences += 1
+                    if failure.code == EXHAUSTED:
+                        # That may last: whoever waits for the start is told, and it goes on by itself later.
+                        instance.outcome, instance.detail = Outcome.SETUP_ERROR, str(failure)
+                        instance.enter(State.BACKOFF)
                     await asyncio.sleep(min(ABSENCE_FIRST * 2.0 ** min(absences - 1, 10), ABSENCE_MOST))
                     continue
                 outcome = failure.outcome if isinstance(failure, StartFailed) else Outcome.KILLED

@@ -71,4 +71,5 @@ def refusal(n: int, error: Exception, outcome: str = "") -> Failed:
     """The answer to a request that failed."""
     error = exhausted(error) or error
     code = error.code if isinstance(error, AirssysError) else SpawnFailed.code
-    return Failed(n, code, str(error)[: 2 * MAX_TEXT], outcome)
+    # The code has a place of its own.
+    return Failed(n, code, str(error).removeprefix(f"{code}: ")[: 2 * MAX_TEXT], outcome)

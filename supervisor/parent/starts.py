@@ -73,6 +73,7 @@ class Starts:
             worker = self.pool.take(self.config.spawn_for(frame.component))
         except (AirssysError, OSError) as error:
             os.close(code)
+            log.error("no worker for %s: %s", frame.component, error)
             self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
             return
         try:
