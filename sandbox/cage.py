@@ -59,7 +59,7 @@ class Blueprint(msgspec.Struct, frozen=True):
     user_sysctl: int | None = None
     """Without own uids: a descriptor of /proc/sys/user, to forbid further user namespaces from inside."""
     reservation: int = 0
-    """Bytes of address space that linear memories reserve and never touch; RLIMIT_AS alone counts them."""
+    """Bytes of address space that each linear memory reserves and never touches; RLIMIT_AS alone counts them."""
     lost: frozenset[str] = frozenset()
     """Names of walls this machine cannot put up and the operator agreed to lose (`sandbox.walls`)."""
 
@@ -73,8 +73,12 @@ class Component(Protocol):
     def load(self) -> list[tuple[int, int]]:
         """Turn its code into executable pages; run none of it. Returns the spans (address, length) that were found."""
 
-    def memory(self) -> tuple[int, int]:
-        """Bytes of data and of address space it may use, beyond what a worker has mapped anyway."""
+    def memory(self, reservation: int) -> tuple[int, int]:
+        """Bytes of data and of address space it may use, beyond what a worker has mapped anyway.
+
+        Args:
+            reservation: see `Blueprint`.
+        """
 
 
 class _Steps:
@@ -134,7 +138,7 @@ def enter(blueprint: Blueprint, uid: int, groups: list[int], component: Componen
     step("no new privileges", process.no_new_privileges)
     # 6. No file system, no network, no signals.
     step("stray descriptors", _three_descriptors)
-    step.unless_lost("landlock", "landlock", landlock.restrict_all, blueprint.landlock_abi)
+    step("landlock", landlock.restrict_all, blueprint.landlock_abi, "landlock" in blueprint.lost)
     # 7. First filter. What waits here is a blank: it has no component, and nothing else is left to take from it.
     step("first filter", seccomp.load, blueprint.first_filter)
     step("component", component.receive)
@@ -196,9 +200,9 @@ def _three_descriptors() -> None:
 
 
 def _memory(mapped: int, reservation: int, component: Component) -> None:
-    data, address_space = component.memory()
+    data, address_space = component.memory(reservation)
     process.set_limit(resource.RLIMIT_DATA, mapped + data)
-    process.set_limit(resource.RLIMIT_AS, mapped + address_space + reservation)
+    process.set_limit(resource.RLIMIT_AS, mapped + address_space)
 
 
 def _two_descriptors() -> None:

@@ -35,10 +35,6 @@ EXPLICIT = {"memory_guard_size": 0, "memory_reservation": 0, "memory_reservation
 RESERVED = {"memory_guard_size": 32 << 20, "memory_reservation": 4 << 30, "memory_reservation_for_growth": 0}
 """Linear memory of `standard`, bytes."""
 
-MEMORIES = 16
-"""Reservations a worker's address space has room for: twice the memories a component may have, since an instantiation
-that is begun anew may find the former's not yet given back."""
-
 UNNAMED_SETTINGS: dict[str, bool] = {"concurrency_support": False}
 """Settings that the C API has and `wasmtime.Config` does not. With `concurrency_support` on, wasmtime 50 traps a host
 function that is given a list of two borrowed handles, so that no guest could poll two pollables."""
@@ -53,11 +49,9 @@ def settings(profile: str) -> dict[str, bool | int]:
 
 
 def reservation(profile: str) -> int:
-    """Address space, bytes, that a worker's linear memories take beyond what is in use in them."""
-    if profile != "standard":
-        return 0
+    """Address space, bytes, that each linear memory takes beyond what is in use in it."""
     # A guard lies before each memory as well.
-    return MEMORIES * (RESERVED["memory_reservation"] + 2 * RESERVED["memory_guard_size"])
+    return RESERVED["memory_reservation"] + 2 * RESERVED["memory_guard_size"] if profile == "standard" else 0
 
 
 def make_engine(profile: str = "paranoid", *, counted: bool = False) -> wasmtime.Engine:

@@ -67,8 +67,8 @@ class _Component:
         self.sealed = len(spans)
         return spans
 
-    def memory(self) -> tuple[int, int]:
-        """Bytes of data and of address space."""
+    def memory(self, reservation: int) -> tuple[int, int]:
+        """Bytes of data and of address space, where each linear memory reserves `reservation` bytes."""
         limits = self.spec.limits
         # A linear memory exists twice while it moves; a payload a few times while it is converted (32 bytes of dynamic
         # value per byte of a list); an entry of a table has 8 bytes, and the engine ends the process where it cannot
@@ -76,7 +76,9 @@ class _Component:
         tables = 8 * limits.tables * limits.table_elements
         data = 2 * limits.memory + 80 * limits.message_size + tables + SLACK
         # What linear memories have in reserve is address space, no data; nor is the native code.
-        return data, data + (ADDRESS_SPACE - 2) * limits.memory + self.spec.cwasm_size
+        # Twice as many reservations as memories: an instantiation that is begun anew may find the former's still there.
+        spare = (ADDRESS_SPACE - 2) * limits.memory + 2 * limits.memories * reservation
+        return data, data + spare + self.spec.cwasm_size
 
 
 def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int, groups: list[int]) -> Outcome:

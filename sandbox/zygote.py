@@ -7,6 +7,7 @@ the supervisor itself waits for it), and forget the descriptors. It has one thre
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import socket
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 from wasmtime import component as wasmtime_component
 
-from sandbox import cage, host, values, worker
+from sandbox import cage, host, values, walls, worker
 from sandbox.engine import make_engine, reservation
 from sandbox.errors import ProtocolViolation
 from sandbox.kernel import caps, heap, landlock, libc, mounts, process, seccomp
@@ -29,11 +30,12 @@ KEPT = (caps.SETUID, caps.SETGID, caps.SYS_ADMIN)
 CAP_SYS_PTRACE it cannot look into a worker it has cloned."""
 
 
-def main(profile: str = "paranoid") -> NoReturn:
+def main(profile: str = "paranoid", lost: frozenset[str] = frozenset()) -> NoReturn:
     """Entry point: supervisor's channel on fd 3, nothing else open but stderr.
 
     Args:
         profile: whose engine workers get.
+        lost: walls the host runs without.
     """
     process.set_name("airssys-zygote")
     process.die_with_parent()
@@ -59,9 +61,11 @@ def main(profile: str = "paranoid") -> NoReturn:
         reservation=reservation(profile),
         own_uids=own_uids,
         user_sysctl=user_sysctl,
+        lost=lost,
     )
     process.no_writable_code()
-    process.seal_executable()
+    if "mseal" not in lost:
+        process.seal_executable()
     if process.thread_count() != 1:
         raise RuntimeError("the zygote must have one thread")
     mounts.enter_empty_root()
@@ -93,6 +97,10 @@ def _serve(supervisor: socket.socket, engine: Any, linker: Any, blueprint: cage.
             body, fds = recv_packet(supervisor)
         except EOFError:
             os._exit(0)
+        except supervisor_frames.DescriptorsLost as error:
+            refused = msgspec.msgpack.decode(error.body, type=Fork)
+            send_frame(supervisor, Forked(refused.n, -errno.EMFILE))
+            continue
         request = msgspec.msgpack.decode(body, type=Fork)
         if len(fds) < 2:
             raise ProtocolViolation("a fork brings two channels", subject=str(len(fds)))
@@ -123,4 +131,4 @@ def libc_clone() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], walls.parse(sys.argv[2]))

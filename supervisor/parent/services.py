@@ -39,7 +39,8 @@ class Services:
     def zygote(self, channel: socket.socket) -> int:
         """The zygote: its own user namespace maps the supervisor to 0 and the workers' uids to 1 and up."""
         kind = Kind(self.identities.supervisor, True, extra=self.identities.worker_range)
-        return self._spawn("sandbox.zygote", [self.config.profile], [channel.fileno()], kind)
+        arguments = [self.config.profile, walls.spell(self.lost)]
+        return self._spawn("sandbox.zygote", arguments, [channel.fileno()], kind)
 
     def auditor(self, channel: socket.socket) -> int:
         """The auditor: channel, log directory."""

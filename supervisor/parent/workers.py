@@ -30,7 +30,7 @@ from sandbox.wire import bridge_ops, packet, zmtp
 from sandbox.wire.supervisor_frames import MAX_TEXT, Fork, StartWorker, WorkerSpec, close_all
 from supervisor.parent import inspect
 from supervisor.parent.children import Child
-from supervisor.parent.errors import OutsideCheckFailed, SpawnFailed
+from supervisor.parent.errors import OutsideCheckFailed, SpawnFailed, exhausted
 from supervisor.parent.identities import WORKERS, Identities
 
 
@@ -201,7 +201,8 @@ class Workers:
             SpawnFailed, OSError: the caller ends the worker.
         """
         if pid < 0:
-            raise SpawnFailed(f"the kernel refused another process: {os.strerror(-pid)}")
+            error = OSError(-pid, f"the kernel refused another process: {os.strerror(-pid)}")
+            raise exhausted(error) or SpawnFailed(str(error))
         worker.pidfd = self.adopt(pid)
         worker.pid = pid
         self._pids.add(pid)

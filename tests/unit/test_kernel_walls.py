@@ -635,7 +635,7 @@ class _Sized:
     def load(self) -> list[tuple[int, int]]:
         return []
 
-    def memory(self) -> tuple[int, int]:
+    def memory(self, reservation: int) -> tuple[int, int]:
         return 1, 2
 
 

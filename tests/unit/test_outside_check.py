@@ -69,7 +69,9 @@ class Host:
 
         os.execve = odd
         kind = spawn.Kind(self.identities.supervisor, True, extra=self.identities.worker_range, reads=(str(SCRIPT),))
-        self.zygote = spawn.spawn("sandbox.zygote", ["paranoid"], [theirs.fileno()], kind, log.fileno(), self.own_uids)
+        self.zygote = spawn.spawn(
+            "sandbox.zygote", ["paranoid", ""], [theirs.fileno()], kind, log.fileno(), self.own_uids
+        )
         theirs.close()
         self.channel.settimeout(SECONDS)
         try:
