@@ -636,7 +636,7 @@ class _Sized:
         return []
 
     def memory(self, reservation: int) -> tuple[int, int]:
-        return 1, 2
+        return 1, 2 + reservation
 
 
 def test_the_cages_limits() -> None:
