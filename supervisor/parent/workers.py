@@ -250,7 +250,11 @@ class Workers:
             OutsideCheckFailed: it is not what it says.
             ProtocolViolation: it said something else.
         """
-        body = worker.bridge.recv(packet.PACKET, socket.MSG_DONTWAIT)
+        try:
+            body = worker.bridge.recv(packet.PACKET, socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            # Told once, when it ended without having read its specification; what it said before can still be read.
+            body = worker.bridge.recv(packet.PACKET, socket.MSG_DONTWAIT)
         if not body:
             raise SpawnFailed("the worker ended before it was sealed")
         message = packet.Assembler(packet.CHUNK).feed(body)

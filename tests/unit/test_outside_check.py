@@ -97,7 +97,10 @@ class Host:
         spec = WorkerSpec(ComponentId("a", "b"), Limits(), len(code))
         socket.send_fds(bridge, packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec)), [fd])
         bridge.settimeout(SECONDS)
-        report = bridge.recv(packet.PACKET)
+        try:
+            report = bridge.recv(packet.PACKET)
+        except ConnectionResetError:  # it ended without having read all: told once, then what it said
+            report = bridge.recv(packet.PACKET)
         self.kept = (bridge, router)
         return forked.pid, self.identities.worker(inside), packet.Assembler().feed(report) if report else None
 
