@@ -134,7 +134,7 @@ def check_component(component_type: wt.ComponentType, engine: wasmtime.Engine) -
         served = contract.served(name)
         if served is None:
             raise ContractError(
-                "the component imports what this host does not serve",
+                "the component imports what this host does not serve" + _of_wasi(name),
                 subject=_short(name),
                 hint=f"it serves {', '.join(sorted(n for n, s in contract.imports.items() if s.functions))}",
             )
@@ -142,6 +142,12 @@ def check_component(component_type: wt.ComponentType, engine: wasmtime.Engine) -
     exports = {name: extern.ty for name, extern in component_type.exports(engine).items()}
     _check_lifecycle(exports.get(LIFECYCLE), contract.exports[LIFECYCLE], engine)
     return ComponentFacts(dict(sorted(imports.items())), sorted(exports))
+
+
+def _of_wasi(name: str) -> str:
+    if not name.startswith("wasi:"):
+        return ""
+    return f"; of WASI it serves version 0.2 of {', '.join(each.removeprefix('wasi-') for each in WASI_PACKAGES)}"
 
 
 class _Resources:

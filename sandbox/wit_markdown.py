@@ -20,6 +20,28 @@ def markdown(packages: Iterable[Package], introduction: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def functions_only(packages: Iterable[Package], title: str, introduction: str) -> str:
+    """A shorter page, for packages whose types are somebody else's: every interface and function, one line each."""
+    lines = [f"# {title}", "", introduction]
+    for package in packages:
+        lines += ["", f"## {package.name}", "", *_paragraphs(package.docs)]
+        for interface in package.interfaces:
+            lines += ["", f"### `{package.name}/{interface.name}`"]
+            if interface.docs:
+                lines += ["", *_paragraphs(interface.docs)]
+            lines += ["", *map(_function_line, interface.functions)] if interface.functions else []
+    return "\n".join(lines) + "\n"
+
+
+def _function_line(function: Function) -> str:
+    method = function.name.startswith("[method]")
+    name = function.name.removeprefix("[method]")
+    parameters = ", ".join(f"{each.name}: {each.type}" for each in function.parameters[int(method) :])
+    arrow = "" if function.result is None else f" -> {function.result}"
+    docs = " ".join(function.docs.split())
+    return f"- `{name}: func({parameters}){arrow}`{': ' + docs if docs else ''}"
+
+
 def _world(package: Package, world: World) -> Iterator[str]:
     yield from ("", f"### World `{package.full_name(world.name)}`", "", *_paragraphs(world.docs), "")
     for word, references in (("imports", world.imports), ("exports", world.exports)):

@@ -135,7 +135,7 @@ def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
     if not isinstance(frame, frames.Initialize):
         raise ProtocolViolation("the first frame must be Initialize", subject=type(frame).__name__)
     links.allow(max(limits.deadline_ms, START_MS))
-    wasi.begin(frame.env, [links.self_id.package, *frame.arguments])
+    wasi.begin(frame.env, [links.self_id.package, *frame.args])
     guest = Guest(engine, linker, component, limits)
     error = guest.initialize(frame, payload if frame.has_config else None)
     if error:

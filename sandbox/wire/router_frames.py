@@ -26,7 +26,7 @@ class Initialize(_Frame, frozen=True):
     env: list[tuple[str, str]]
     limits: Limits
     has_config: bool = False  # payload frame is config-data
-    arguments: list[str] = []
+    args: list[str] = []
 
 
 class Deliver(_Frame, frozen=True):
@@ -194,7 +194,7 @@ class Route(_Frame, frozen=True):
     name: str
     version: str
     env: list[tuple[str, str]] = []
-    arguments: list[str] = []
+    args: list[str] = []
 
 
 class Unroute(_Frame, frozen=True):

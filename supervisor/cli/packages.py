@@ -31,25 +31,55 @@ def parts_of(files: PackageFiles) -> dict[str, bytes]:
 @click.option(
     "--bind", "binds", metavar="GUEST=HOST", multiple=True, help="A guest directory's real place; may be repeated."
 )
+@click.option(
+    "--env",
+    "variables",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="An environment variable, no secret; may be repeated.",
+)
+@click.option("--no-env", is_flag=True, help="No environment variables, whatever it had before.")
+@click.option("--arg", "args", metavar="TEXT", multiple=True, help="A program argument; may be repeated.")
+@click.option("--no-args", is_flag=True, help="No arguments, whatever it had before.")
 @click.option("--instance", default="0", help="Name of the instance. Default: 0.")
 @click.option("--no-start", is_flag=True, help="Install only.")
 @click.pass_obj
 def install_(
-    options: Globals, directory: str, yes: bool, binds: tuple[str, ...], instance: str, no_start: bool
+    options: Globals,
+    directory: str,
+    yes: bool,
+    binds: tuple[str, ...],
+    variables: tuple[str, ...],
+    no_env: bool,
+    args: tuple[str, ...],
+    no_args: bool,
+    instance: str,
+    no_start: bool,
 ) -> None:
     """Verify a package, show what it asks for, install it and start it.
 
     A package of a publisher of level "review" needs consent: an answer at the terminal, or --yes.
 
+    Environment variables and arguments replace what an instance had before; without any of them it keeps what it has.
+    They are shown by `airssys info` and are no place for secrets.
+
     \b
     Example:
       airssys install ./package --bind /logs=/srv/logs --yes
+      airssys install ./package --env MODE=fast --arg --verbose --yes
     """
     from supervisor.packages.package import read_package
 
     bindings = dict(_binding(bind) for bind in binds)
     if len(bindings) != len(binds):
         raise OperatorError("a guest directory is bound twice", subject=" ".join(binds))
+    if (variables and no_env) or (args and no_args):
+        raise OperatorError("none and some are asked for at once", subject="--no-env" if no_env else "--no-args")
+    env = dict(_variable(variable) for variable in variables)
+    if len(env) != len(variables):
+        raise OperatorError("an environment variable is given twice", subject=" ".join(sorted(env)))
+    for argument in args:
+        _is_text(argument)
     files = read_package(directory)
     with options.client() as client:
         plan = client.upload(parts_of(files))
@@ -60,6 +90,8 @@ def install_(
         body = {
             "plan": plan["plan"],
             "bindings": bindings,
+            "env": env if env or no_env else None,
+            "args": list(args) if args or no_args else None,
             "instance": instance,
             "consent": agreed,
             "start": not no_start,
@@ -79,6 +111,21 @@ def _binding(text: str) -> tuple[str, str]:
     return guest, real
 
 
+def _variable(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise OperatorError("an environment variable is NAME=VALUE", subject=text, hint="as in --env MODE=fast")
+    _is_text(text)
+    return name, value
+
+
+def _is_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise OperatorError("not UTF-8", subject=ascii(text)) from None
+
+
 def _show_plan(options: Globals, plan: dict[str, Any]) -> None:
     options.say(f"{plan['name']} {plan['version']} (release {plan['release']}), {plan['world']}")
     if plan["description"]:
@@ -89,6 +136,11 @@ def _show_plan(options: Globals, plan: dict[str, Any]) -> None:
         options.say(f"  asks for {line['text']}  [{line['risk']}: {line['why']}]{new}")
     if not plan["capabilities"]:
         options.say("  asks for nothing")
+    wasi = sorted(
+        {name.partition("/")[0].removeprefix("wasi:") for name in plan["imports"] if name.startswith("wasi:")}
+    )
+    if wasi:
+        options.say(f"  uses WASI ({', '.join(wasi)}), which grants nothing here")
 
 
 def _agreed(options: Globals, plan: dict[str, Any]) -> bool:
@@ -162,6 +214,8 @@ def info_(options: Globals, component: str) -> None:
         f"publisher {info['publisher']}, key {info['keyid']}",
         f"installed by {info['installed-by']} at {_time(info['installed-at'])}, agreed to by {info['consent-by']}",
         *(f"bound {guest} to {host}" for guest, host in sorted(info["bindings"].items())),
+        *(f"environment {name}={json.dumps(value)}" for name, value in info["env"].items()),
+        *([f"arguments {json.dumps(info['args'])}"] if info["args"] else []),
         *(f"may: {line['text']} ({line['risk']})" for line in info["capabilities"]),
         *(f"limit {line['key']} {line['text']}, held by {', '.join(line['held-by'])}" for line in info["limits"]),
         *(f"imports {name}: {', '.join(names)}" for name, names in sorted(info["imports"].items())),

@@ -17,10 +17,15 @@ class _Answer(msgspec.Struct, frozen=True, rename="kebab"):
 
 
 class InstallRequest(_Body, frozen=True):
-    """Install a package that was uploaded and planned. `plan` is the id its plan carries."""
+    """Install a package that was uploaded and planned. `plan` is the id its plan carries.
+
+    `env` and `args` are what the component is told; without one of them an instance keeps what it has.
+    """
 
     plan: str
     bindings: dict[str, str] = {}
+    env: dict[str, str] | None = None
+    args: list[str] | None = None
     instance: str = "0"
     consent: bool = False
     start: bool = True
@@ -208,6 +213,8 @@ class ComponentInfo(_Answer, frozen=True):
     installed_at: float
     installed_by: str
     bindings: dict[str, str]
+    env: dict[str, str]
+    args: list[str]
     consent_by: str
     consent_at: float
     capabilities: list[CapabilityAnswer]

@@ -118,6 +118,8 @@ async def info(control: Control, request: web.Request, _peer: Peer) -> Component
         installed_at=package.installed_at,
         installed_by=package.installed_by,
         bindings=row.bindings,
+        env=row.env,
+        args=row.args,
         consent_by=row.consent.user,
         consent_at=row.consent.at,
         capabilities=[CapabilityAnswer(line.text, line.risk, line.why) for line in instance.spec.capabilities()],

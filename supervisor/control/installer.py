@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 
 from sandbox.types import ComponentId
+from supervisor.control import environment
 from supervisor.control.audit_link import AuditLink
 from supervisor.control.bodies import CapabilityAnswer, InstallRequest, PlanAnswer
 from supervisor.control.compile import Compiler
@@ -157,6 +158,7 @@ class Installer:
                 hint="review the capabilities, then agree with --yes",
             )
         bindings = self._check_bindings(spec, request.bindings, existing)
+        env, args = _environment(request, existing)
         self._registry.check_release(spec.name, spec.release, spec.package)
         imports, _ = await self._interfaces(files.wasm, spec)
         await self._audit.record_soon(
@@ -172,6 +174,9 @@ class Installer:
                 "keyid": checked.keyid,
                 "publisher": checked.publisher,
                 "bindings": " ".join(f"{guest}={host}" for guest, host in sorted(bindings.items())),
+                # Names alone: who changed what can be seen, and the log repeats no value.
+                "env": " ".join(sorted(env))[:1024],
+                "args": len(args),
             },
         )
         now = time.time()
@@ -196,6 +201,8 @@ class Installer:
                 bindings=bindings,
                 consent=Consent(user, now, [line.text for line in spec.capabilities()], request.consent),
                 created_at=now if existing is None else existing.created_at,
+                env=env,
+                args=args,
             ),
         )
         self._plans.pop(spec.package, None)
@@ -242,6 +249,14 @@ class Installer:
         if reason is not None:
             raise BindingError(f"this path may not be bound: {reason}", subject=real, code="E_FORBIDDEN_PATH")
         return real
+
+
+def _environment(request: InstallRequest, existing: InstanceRow | None) -> tuple[dict[str, str], list[str]]:
+    """What the instance is told from now on: what is given, or what it was told before."""
+    env = request.env if request.env is not None else existing.env if existing is not None else {}
+    args = request.args if request.args is not None else existing.args if existing is not None else []
+    environment.check(env, args)
+    return env, args
 
 
 def _is_package_id(text: str) -> bool:

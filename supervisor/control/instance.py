@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from sandbox.types import ComponentId
-from sandbox.wire.router_frames import Metadata
+from sandbox.wire.router_frames import Metadata, Route
 from sandbox.wire.supervisor_frames import Started, WorkerEnded
 from supervisor.control.registry import InstanceRow
 from supervisor.control.spec import ComponentSpec
@@ -90,6 +90,10 @@ class Instance:
     def component(self) -> ComponentId:
         """Its id."""
         return self.row.component
+
+    def route(self) -> Route:
+        """What the router must know of it."""
+        return self.spec.route(self.component, self.row.env, self.row.args)
 
     def enter(self, state: State) -> None:
         """Change state and wake who waits for a change."""

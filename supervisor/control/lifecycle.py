@@ -104,7 +104,7 @@ class Lifecycle:
             await self._router.unroute(component)
         for instance in list(self.instances.values()):
             if instance.row.running and not self.draining:
-                await self._router.route(instance.spec.route(instance.component))
+                await self._router.route(instance.route())
                 if instance.row.quarantine and instance.live is None:
                     instance.state = State.QUARANTINED
                 else:
@@ -439,7 +439,7 @@ class Lifecycle:
                 continue
             with contextlib.suppress(UnavailableError):
                 if name == "router":
-                    await self._router.route(instance.spec.route(instance.component))
+                    await self._router.route(instance.route())
             if name == "bridge" and instance.state in (State.STARTING, State.RUNNING):
                 # A start under way may have given its policy to the bridge that is gone.
                 with contextlib.suppress(StartFailed, UnavailableError):

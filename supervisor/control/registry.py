@@ -38,6 +38,10 @@ _MIGRATIONS: tuple[str, ...] = (
     """,
     "ALTER TABLE instances ADD COLUMN quarantine TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE releases ADD COLUMN package TEXT NOT NULL DEFAULT ''",
+    """
+    ALTER TABLE instances ADD COLUMN env TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE instances ADD COLUMN args TEXT NOT NULL DEFAULT '[]'
+    """,
 )
 """Each entry brings the schema from version i to i + 1; an entry is never edited once released."""
 
@@ -82,6 +86,10 @@ class InstanceRow(msgspec.Struct, frozen=True):
     created_at: float
     quarantine: str = ""
     """Why only an operator may start it again, "" when the tree may."""
+    env: dict[str, str] = {}
+    """Environment variables the operator gave it."""
+    args: list[str] = []
+    """Arguments likewise."""
 
 
 class EndRow(msgspec.Struct, frozen=True):
@@ -205,7 +213,7 @@ class Registry:
             before = self._db.execute("SELECT package FROM instances WHERE component=?", (component,)).fetchone()
             self._db.execute("DELETE FROM instances WHERE component=?", (component,))
             self._db.execute(
-                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?)",
+                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?,?,?)",
                 (
                     component,
                     instance.package,
@@ -215,6 +223,8 @@ class Registry:
                     instance.created_at,
                     self._bump("start-order"),
                     instance.quarantine,
+                    _json(instance.env),
+                    _json(instance.args),
                 ),
             )
             self._drop_unused_packages()
@@ -355,8 +365,8 @@ def _package(row: tuple[str, str, str, int, str, str, str, str, str, float, str]
     return PackageRow(*row[:8], imports, *row[9:])
 
 
-def _instance(row: tuple[str, str, int, str, str, float, int, str]) -> InstanceRow:
-    component, package, running, bindings, consent, created_at, _, quarantine = row
+def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str]) -> InstanceRow:
+    component, package, running, bindings, consent, created_at, _, quarantine, env, args = row
     return InstanceRow(
         ComponentId.parse(component),
         package,
@@ -365,4 +375,6 @@ def _instance(row: tuple[str, str, int, str, str, float, int, str]) -> InstanceR
         msgspec.json.decode(consent, type=Consent),
         created_at,
         quarantine,
+        msgspec.json.decode(env, type=dict[str, str]),
+        msgspec.json.decode(args, type=list[str]),
     )

@@ -98,9 +98,11 @@ class ComponentSpec(msgspec.Struct, frozen=True):
                 return True
         return False
 
-    def route(self, component: ComponentId) -> Route:
-        """What the router must know."""
-        return Route(component, self.limits, self.messaging, component.package, self.version)
+    def route(self, component: ComponentId, env: dict[str, str], args: list[str]) -> Route:
+        """What the router must know; `env` and `args` are for the component."""
+        return Route(
+            component, self.limits, self.messaging, component.package, self.version, list(env.items()), list(args)
+        )
 
 
 def from_manifest(manifest: Manifest, digest: str) -> ComponentSpec:

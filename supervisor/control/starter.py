@@ -90,7 +90,7 @@ class Starter:
         try:
             live = Incarnation.new(self._registry.next_incarnation())
             await self.send_policy(instance)
-            await self._router.route(instance.spec.route(component))
+            await self._router.route(instance.route())
             await self._audit.record(
                 "worker.start",
                 "allowed",

@@ -107,7 +107,7 @@ class Delivery:
             component.successor = worker
         limits = worker.limits
         self._arm(worker, max(limits.deadline_ms / 1000, START_SECONDS), max(limits.cpu_ms / 1000, START_SECONDS))
-        if worker.channel.send(Initialize(component.env, limits, arguments=component.arguments)) is Sent.OK:
+        if worker.channel.send(Initialize(component.env, limits, args=component.args)) is Sent.OK:
             worker.phase = Phase.INITIALIZING
         else:
             self._close(worker, "closed its channel")

@@ -37,7 +37,7 @@ class Component:
     """One component the router routes to."""
 
     __slots__ = (
-        "arguments",
+        "args",
         "delivered",
         "denied",
         "draining",
@@ -72,7 +72,7 @@ class Component:
         """Take new rights and limits; workers and mailbox stay as they are."""
         self.limits: Limits = route.limits
         self.rules: list[MessagingRule] = route.messaging
-        self.name, self.version, self.env, self.arguments = route.name, route.version, route.env, route.arguments
+        self.name, self.version, self.env, self.args = route.name, route.version, route.env, route.args
         self.mailbox.resize(self.limits.mailbox, self.limits.mailbox_bytes, self.limits.message_size)
 
 

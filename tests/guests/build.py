@@ -36,10 +36,15 @@ def compiled(directory: Path) -> dict[str, bytes]:
     return {"template.wasm": template, "component.wasm": componentize(template, core)}
 
 
-def with_libc(directory: Path) -> dict[str, bytes]:
-    """A guest in C with the C library; the compiler builds that once."""
-    core = compile_core(directory / "component.c", libc=True)
+def with_template(directory: Path, *, libc: bool = False) -> dict[str, bytes]:
+    """A guest in C with a template of its own, which `scripts/make-template` made."""
+    core = compile_core(directory / "component.c", libc=libc)
     return {"component.wasm": componentize((directory / "template.wasm").read_bytes(), core)}
+
+
+def with_libc(directory: Path) -> dict[str, bytes]:
+    """The same with the C library, which the compiler builds once."""
+    return with_template(directory, libc=True)
 
 
 def completed(directory: Path) -> dict[str, bytes]:
@@ -66,6 +71,7 @@ GUESTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     "start-spin": completed,
     "unknown-import": completed,
     "wasi-libc": with_libc,
+    "wasi-probe": with_template,
     "wrong-type": completed,
 }
 

@@ -23,7 +23,16 @@ from supervisor.packages.manifest import parse_manifest
 pytestmark = pytest.mark.block10_sdk
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
-NAMES = ["extra-export", "no-lifecycle", "probe", "start-spin", "unknown-import", "wasi-libc", "wrong-type"]
+NAMES = [
+    "extra-export",
+    "no-lifecycle",
+    "probe",
+    "start-spin",
+    "unknown-import",
+    "wasi-libc",
+    "wasi-probe",
+    "wrong-type",
+]
 LIBC = ("wasi-libc",)
 """With the C library: larger, and the compiler builds that library before their first compilation."""
 FUEL = 200_000_000
@@ -63,7 +72,7 @@ def build() -> ModuleType:
 )
 def test_rebuilding_gives_the_committed_bytes(build: ModuleType, name: str) -> None:
     """The committed components are what the committed sources give."""
-    if name in ("probe", *LIBC) and importlib.util.find_spec("ziglang") is None:
+    if name in ("probe", "wasi-probe", *LIBC) and importlib.util.find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
     for file, data in build.build(name).items():
         assert data == (GUESTS / name / file).read_bytes(), file
