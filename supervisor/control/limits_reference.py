@@ -12,9 +12,13 @@ from bridge.server import MAX_LOG_MESSAGE
 from bridge.session import MAX_REQUEST
 from bridge.storage import MAX_KEY, MAX_KEYS
 from sandbox.engine import MAX_WASM_STACK
+from sandbox.host.wasi.handles import MAX_HANDLES, MAX_POLLABLES
+from sandbox.host.wasi.io import CALL_BYTES, CALL_LINES, MAX_WRITE
+from sandbox.host.wasi.random import MAX_BYTES
 from sandbox.types import Limits
 from sandbox.wire.router_frames import MAX_TARGETS
 from supervisor.config import HostConfig
+from supervisor.control.environment import MAX_BYTES as MAX_ENVIRONMENT
 from supervisor.packages.limit_table import TABLE, held_by, spelled
 from supervisor.packages.units import format_duration, format_size
 from supervisor.router.channels import HALF_SECONDS, INPUT_BYTES, MAX_QUEUED, OUT_ALLOWANCE
@@ -78,6 +82,16 @@ def _fixed() -> list[Fixed]:
         ("A storage key", f"{MAX_KEY} B", "bridge", "`invalid-key`."),
         ("Keys of one listing", str(MAX_KEYS), "bridge", "The first so many, sorted."),
         ("A log message", format_size(MAX_LOG_MESSAGE), "bridge", "It is cut."),
+        (
+            "What one call prints, by WASI",
+            f"{format_size(CALL_BYTES)}, {CALL_LINES} lines",
+            "worker",
+            "The rest is counted and dropped.",
+        ),
+        ("Handles by WASI", f"{MAX_HANDLES}, of them {MAX_POLLABLES} pollables", "worker", "Trap."),
+        ("One write by WASI", f"{MAX_WRITE} B", "worker", "Trap; `check-write` tells."),
+        ("Random bytes of one call", format_size(MAX_BYTES), "worker", "Trap."),
+        ("Environment and arguments", f"{format_size(MAX_ENVIRONMENT)} each", "control", "`E_VALIDATION`."),
         ("Targets of a broadcast", str(MAX_TARGETS), "worker, router", "`invalid-message`."),
         (
             "Frames of a worker's message",

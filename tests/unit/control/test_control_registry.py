@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -63,6 +64,16 @@ def test_install_round_trip(registry):
         registry.uninstall(other)
 
 
+def test_environment_and_arguments_round_trip(registry):
+    """They come back in their order, and an update brings others."""
+    told = msgspec.structs.replace(instance(), env={"B": "2", "A": ""}, args=["--x", ""])
+    registry.install(package(), told)
+    assert told == registry.instance(ECHO)
+    assert ["B", "A"] == list(registry.instance(ECHO).env)
+    registry.install(package(), instance())
+    assert ({}, []) == (registry.instance(ECHO).env, registry.instance(ECHO).args)
+
+
 def test_releases_only_rise(registry):
     """A lower release is refused with nothing changed, also after the name was uninstalled; the same may come again."""
     registry.install(package(5), instance(5))
@@ -89,6 +100,7 @@ def test_an_older_schema_is_migrated(tmp_path, monkeypatch):
     new.install(package(7), instance(7))
     new.set_quarantine(ECHO, "trap")
     assert "trap" == new.instance(ECHO).quarantine
+    assert ({}, []) == (new.instance(ECHO).env, new.instance(ECHO).args)
     new.close()
 
 
