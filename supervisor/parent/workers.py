@@ -250,11 +250,7 @@ class Workers:
             OutsideCheckFailed: it is not what it says.
             ProtocolViolation: it said something else.
         """
-        try:
-            body = worker.bridge.recv(packet.PACKET, socket.MSG_DONTWAIT)
-        except ConnectionResetError:
-            # Told once, when it ended without having read its specification; what it said before can still be read.
-            body = worker.bridge.recv(packet.PACKET, socket.MSG_DONTWAIT)
+        body = _last_words(worker.bridge)
         if not body:
             raise SpawnFailed("the worker ended before it was sealed")
         message = packet.Assembler(packet.CHUNK).feed(body)
@@ -304,6 +300,14 @@ class Workers:
     def hung_up(self, worker: Worker) -> bool:
         """Whether the pidfd says the process is dead."""
         return bool(select.select([worker.pidfd], [], [], 0)[0]) if worker.pidfd >= 0 else True
+
+
+def _last_words(channel: socket.socket, flags: int = socket.MSG_DONTWAIT) -> bytes:
+    try:
+        return channel.recv(packet.PACKET, flags)
+    except ConnectionResetError:
+        # It ended with its specification unread, which the kernel tells before what it said (unix(7)); once.
+        return channel.recv(packet.PACKET, flags)
 
 
 def _outcome(result: os.waitid_result | None) -> tuple[Outcome, str]:

@@ -7,6 +7,8 @@ what is missing.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from sandbox import cage, zygote
 from sandbox.kernel import caps, landlock, mounts, process, seccomp
@@ -32,6 +34,31 @@ def _refuse(*arguments: object) -> None:
     raise OSError(5, "refused on purpose")
 
 
+def _fail_in_turn(number: int) -> None:
+    """The first worker fails in its first step, the second in its second, and so on; the error has this number."""
+    clone, call, worker = zygote.libc_clone, cage._Steps.__call__, 0
+
+    def count() -> int:
+        nonlocal worker
+        worker += 1
+        return clone()
+
+    taken = 0
+
+    def step(self: cage._Steps, name: str, action: Callable[..., object], *arguments: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == worker:
+            action = partial(_refuse_with, number)
+        return call(self, name, action, *arguments)
+
+    zygote.libc_clone, cage._Steps.__call__ = count, step
+
+
+def _refuse_with(number: int, *arguments: object) -> None:
+    raise OSError(number, "refused on purpose")
+
+
 def leave_out(step: str) -> None:
     """Patch the cage."""
     if step == "descriptors":
@@ -52,6 +79,8 @@ def leave_out(step: str) -> None:
         zygote.libc_clone = lambda: process.raw_clone(process.CLONE_NEWPID)
     elif step == "landlock refuses":
         landlock.restrict_all = _refuse
+    elif step.startswith("each in turn "):
+        _fail_in_turn(int(step.rsplit(" ", 1)[1]))
     elif step != "nothing":
         raise ValueError(step)
 

@@ -8,31 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import wasmtime.component as wasmtime_component
 from forked import fork, returns
+from small_host import Host
 
 from sandbox.engine import make_engine
-from sandbox.kernel import probe, process
-from sandbox.types import EXIT_CODES, ComponentId, Limits, Outcome
-from sandbox.wire import bridge_ops, packet
-from sandbox.wire.supervisor_frames import Fork, Forked, Up, WorkerSpec, recv_packet, send_frame
-from supervisor.parent import inspect, privileges, spawn
+from sandbox.kernel import probe
+from sandbox.types import EXIT_CODES, Outcome
+from sandbox.wire import bridge_ops
+from supervisor.parent import inspect
 from supervisor.parent.errors import OutsideCheckFailed
-from supervisor.parent.identities import Identities, claim
 
 pytestmark = pytest.mark.block4_security
 ROOT = os.geteuid() == 0
-SECONDS = 60.0
-"""Longest wait for an answer that must come."""
-SCRIPT = Path(__file__).resolve().parents[1] / "support" / "odd_zygote.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,70 +39,6 @@ def able() -> None:
 def code() -> bytes:
     """Native code of an empty component; no worker here gets as far as running it."""
     return bytes(wasmtime_component.Component(make_engine(), "(component)").serialize())
-
-
-class Host:
-    """A supervisor with a zygote (in a forked child of the test)."""
-
-    def __init__(self, left_out: str) -> None:
-        self.identities: Identities = claim(f"outside check {os.getpid()}")
-        self.own_uids = self.identities.base is not None
-        log = tempfile.TemporaryFile()  # noqa: SIM115 - the child ends with it
-        if self.own_uids:
-            privileges.become_service(self.identities.supervisor)
-        process.no_dump()
-        self.namespaces = inspect.own_namespaces()
-        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        execve = os.execve
-
-        def odd(path: str, arguments: list[str], environment: dict[str, str]) -> None:
-            assert "sandbox.zygote" in arguments
-            execve(path, [path, "-I", "-B", str(SCRIPT), left_out], environment)
-
-        os.execve = odd
-        kind = spawn.Kind(self.identities.supervisor, True, extra=self.identities.worker_range, reads=(str(SCRIPT),))
-        self.zygote = spawn.spawn(
-            "sandbox.zygote", ["paranoid", ""], [theirs.fileno()], kind, log.fileno(), self.own_uids
-        )
-        theirs.close()
-        self.channel.settimeout(SECONDS)
-        try:
-            body, _ = recv_packet(self.channel)
-        except EOFError:
-            log.seek(0)
-            raise AssertionError(log.read().decode(errors="replace")) from None
-        assert Up() == msgspec.msgpack.decode(body, type=Up)
-        self.namespaces = inspect.with_namespaces(self.namespaces, self.zygote)
-
-    def worker(self, code: bytes) -> tuple[int, int, tuple[int, bytes] | None]:
-        """A worker's pid, its outside uid and what it reported."""
-        bridge, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        router, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        inside = 1 if self.own_uids else 0
-        send_frame(self.channel, Fork(1, inside), [theirs.fileno(), other.fileno()])
-        theirs.close()
-        other.close()
-        forked = msgspec.msgpack.decode(recv_packet(self.channel)[0], type=Forked)
-        assert forked.pid > 0, forked
-        fd = os.memfd_create("code")
-        os.write(fd, code)
-        spec = WorkerSpec(ComponentId("a", "b"), Limits(), len(code))
-        socket.send_fds(bridge, packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec)), [fd])
-        bridge.settimeout(SECONDS)
-        try:
-            report = bridge.recv(packet.PACKET)
-        except ConnectionResetError:  # it ended without having read all: told once, then what it said
-            report = bridge.recv(packet.PACKET)
-        self.kept = (bridge, router)
-        return forked.pid, self.identities.worker(inside), packet.Assembler().feed(report) if report else None
-
-    def check(self, pid: int, uid: int) -> str:
-        """The check's verdict: "" or what it says."""
-        try:
-            inspect.check(pid, uid, self.own_uids, self.namespaces)
-        except OutsideCheckFailed as error:
-            return str(error)
-        return ""
 
 
 def verdict(left_out: str, code: bytes, *, uid_off: int = 0) -> str:
