@@ -59,8 +59,8 @@ def make_engine(profile: str = "paranoid", *, counted: bool = False) -> wasmtime
 
     Args:
         profile: whose.
-        counted: take linear memories from `sandbox.memories`, which bounds them together, where the settings allow it.
-            No part of a .cwasm's compatibility.
+        counted: take linear memories from `sandbox.memories`, which bounds them together. No part of a .cwasm's
+            compatibility.
     """
     import wasmtime
     from wasmtime import _ffi as ffi
@@ -74,8 +74,7 @@ def make_engine(profile: str = "paranoid", *, counted: bool = False) -> wasmtime
     if counted:
         from sandbox import memories
 
-        if memories.fits(settings(profile)):
-            memories.install(config)
+        memories.install(config)
     return wasmtime.Engine(config)
 
 

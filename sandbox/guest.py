@@ -5,7 +5,6 @@ A trap or an exception while the guest runs ends the process; `classify` says wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import wasmtime
@@ -25,7 +24,6 @@ MAX_ERROR = 16 * 1024
 """Characters of an error's text that are passed on."""
 _ENGINE_LIMITS = ("memory minimum size", "exceeds memory limits", "table minimum size", "resource limit")
 """What the engine's own limiter says."""
-_TOO_MANY = "memory count too high"
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
 
@@ -62,15 +60,6 @@ def _cause_first(text: str) -> str:
     _, found, causes = text.partition("Caused by:")
     last = [line.strip() for line in causes.splitlines() if line.strip()][-1:]
     return f"{last[0].removeprefix('0: ')}\n{text}" if found and last else text
-
-
-def _shares(most: int) -> Iterator[int]:
-    """Numbers of memories to divide the limit by: 1, 2, 4, ... and `most`."""
-    count = 1
-    while count < most:
-        yield count
-        count *= 2
-    yield most
 
 
 def message_record(frame: frames.Deliver | frames.Callback, payload: bytes) -> GuestRecord:
@@ -128,41 +117,22 @@ class Guest:
             wasi.end_of_call()
 
     def _instantiate(self, engine: Any, linker: Any, component: Any) -> None:
-        """Instantiate so that all memories together stay within the limit.
-
-        Where the engine takes its memories from `sandbox.memories`, that holds the limit, of one memory too: what the
-        engine's own limiter refuses leaves no record.
-        """
-        if memories.installed:
-            memories.limit = self._limits.memory
-            self._instance = self._instantiated(engine, linker, component, _WHOLE_MEMORY, self._limits.memories)
-            return
-        # One memory gets all of it, of several each an equal share. How many there are shows when the engine refuses
-        # the next one; then it begins anew with smaller shares.
-        for count in _shares(self._limits.memories):
-            try:
-                share = self._limits.memory // count
-                self._instance = self._instantiated(engine, linker, component, share, count)
-                return
-            except wasmtime.WasmtimeError as error:
-                if count == self._limits.memories or _TOO_MANY not in str(error):
-                    raise
-
-    def _instantiated(
-        self, engine: Any, linker: Any, component: Any, memory: int, count: int
-    ) -> wasmtime_component.Instance:
+        """Instantiate under every limit of the engine's."""
         limits = self._limits
+        if not memories.installed:
+            raise GuestFailed(Outcome.INTERNAL_ERROR, "the engine's memories are not counted")
+        memories.limit = limits.memory
         self._store = wasmtime.Store(engine)
+        # A single memory, too, is bounded by `sandbox.memories`: what the engine's limiter refuses leaves no record.
         self._store.set_limits(
-            memory_size=memory,
+            memory_size=_WHOLE_MEMORY,
             table_elements=limits.table_elements,
             instances=limits.instances,
             tables=limits.tables,
-            memories=count,
+            memories=limits.memories,
         )
         self._store.set_fuel(limits.fuel)
-        instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
-        return instance
+        self._instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         try:

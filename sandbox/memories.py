@@ -7,23 +7,23 @@ length that the engine read after the last growth.
 
 What must hold, or the sandbox is open:
 
-* The engine must expect neither address space reserved behind a memory nor guard pages, because none is made here.
-  `fits` says so of the settings, and each call checks again what the engine asks for.
+* The engine gets at least the address space and the guard pages that it says it expects of each memory: in the profile
+  `standard` compiled code leaves out checks because of them. Nothing is assumed of the settings but that memories
+  do not begin as copies of an image (`memory_init_cow`), which would need memories of the engine's own.
 * A callback must not fail by an exception: ctypes would return whatever the stack held. Each catches everything, and
   an error object is kept for the case that none can be made any more.
 * The callbacks exist before `process.no_writable_code`: none can be made afterwards. They are made once, in the zygote.
 
 A memory gets address space for what it may ever have, as far as there is some to spare, so that growing moves nothing;
 pages become usable (mprotect) as it grows. Where there is none to spare it gets what it needs and moves when it grows.
-The bound of both together is `ADDRESS_SPACE` times the limit. The calls are those the last filter allows: mmap of
-private anonymous memory at no chosen address, mprotect, munmap.
+The bound of both together is `ADDRESS_SPACE` times the limit, beside what the engine expects. The calls are those the
+last filter allows: mmap of private anonymous memory at no chosen address, mprotect, munmap.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
 from typing import Any
 
 from wasmtime import _ffi as ffi
@@ -32,6 +32,7 @@ ADDRESS_SPACE = 3
 """Address space all memories together may take, in limits: what is used, what is spare, and one that moves."""
 _MARK = "linear memory limit"
 """Begins the text of each refusal."""
+_NO_SPACE = f"{_MARK}: the worker's address space is used up"
 _PROT_NONE = 0
 _PROT_READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
@@ -50,12 +51,29 @@ class Refused(Exception):
 
 
 class _Memory:
-    """One linear memory: `reserved` bytes of address space at `base`, the first `size` of them usable."""
+    """One linear memory: `reserved` bytes of address space at `base`, the first `size` of them usable.
 
-    __slots__ = ("base", "reserved", "size")
+    `guard` bytes that never are lie before and behind it. `spare` counts what is reserved only so that growing moves
+    nothing; what the engine expects is no part of it.
+    """
 
-    def __init__(self, base: int, reserved: int, size: int) -> None:
-        self.base, self.reserved, self.size = base, reserved, size
+    __slots__ = ("base", "guard", "reserved", "size", "spare")
+
+    def __init__(self, size: int, reserved: int, guard: int) -> None:
+        # An empty memory needs an address, too; nothing in it is ever usable.
+        self.reserved = max(-(-reserved // _PAGE) * _PAGE, _PAGE)
+        self.guard, self.size, self.spare = -(-guard // _PAGE) * _PAGE, size, 0
+        mapped = _libc.mmap(None, self.reserved + 2 * self.guard, _PROT_NONE, _MAP, -1, 0)
+        if mapped is None or mapped == _FAILED:
+            raise Refused(_NO_SPACE)
+        self.base: int = mapped + self.guard
+        if size and _libc.mprotect(self.base, size, _PROT_READ_WRITE) != 0:
+            self.unmap()
+            raise Refused(_NO_SPACE)
+
+    def unmap(self) -> None:
+        """Give the address space back."""
+        _libc.munmap(self.base - self.guard, self.reserved + 2 * self.guard)
 
 
 class Memories:
@@ -78,20 +96,33 @@ class Memories:
         refused, self.refused = self.refused, 0
         return refused
 
-    def create(self, minimum: int, maximum: int) -> int:
-        """A new memory of `minimum` bytes that never grows over `maximum`; its number.
+    def create(self, minimum: int, maximum: int, reserved: int = 0, guard: int = 0) -> int:
+        """A new memory; its number.
+
+        Args:
+            minimum: bytes it begins with.
+            maximum: bytes it never grows over.
+            reserved: bytes of address space the engine expects of it.
+            guard: bytes behind it that must fault; as many are made before it.
 
         Raises:
             Refused: over the limit, or no address space.
         """
         self._admit(minimum)
-        most = min(max(minimum, maximum), self.limit)
-        spare = min(most - minimum, self.limit - self._spare)
-        memory = _mapped(minimum, minimum + max(spare, 0))
+        try:
+            if reserved:
+                memory = _Memory(minimum, max(reserved, minimum), guard)
+            else:
+                spare = max(min(max(minimum, maximum), self.limit) - minimum, 0)
+                memory = _Memory(minimum, minimum + min(spare, self.limit - self._spare), guard)
+                memory.spare = memory.reserved - minimum
+        except Refused:
+            self._note(minimum)
+            raise
         self._last += 1
         self._live[self._last] = memory
         self.used += minimum
-        self._spare += memory.reserved - minimum
+        self._spare += memory.spare
         return self._last
 
     def grow(self, number: int, size: int) -> None:
@@ -103,15 +134,21 @@ class Memories:
         self._admit(more)
         if size <= memory.reserved:
             if _libc.mprotect(memory.base + memory.size, more, _PROT_READ_WRITE) != 0:
-                raise self._unavailable(more)
-            self._spare -= more
+                self._note(more)
+                raise Refused(_NO_SPACE)
+            spare = max(memory.spare - more, 0)
+            self._spare -= memory.spare - spare
+            memory.spare, memory.size = spare, size
         else:
-            moved = _mapped(size, size)
+            try:
+                moved = _Memory(size, size, memory.guard)
+            except Refused:
+                self._note(more)
+                raise
             ctypes.memmove(moved.base, memory.base, memory.size)
-            _libc.munmap(memory.base, memory.reserved)
-            self._spare -= memory.reserved - memory.size
-            memory.base, memory.reserved = moved.base, moved.reserved
-        memory.size = size
+            memory.unmap()
+            self._spare -= memory.spare
+            self._live[number] = moved
         self.used += more
 
     def find(self, number: int) -> _Memory:
@@ -121,41 +158,22 @@ class Memories:
     def drop(self, number: int) -> None:
         """Give a memory back."""
         memory = self._live.pop(number)
-        _libc.munmap(memory.base, memory.reserved)
+        memory.unmap()
         self.used -= memory.size
-        self._spare -= memory.reserved - memory.size
+        self._spare -= memory.spare
 
     def _admit(self, more: int) -> None:
         total = self.used + more
         if total > self.limit:
-            self.refused = max(self.refused, total)
+            self._note(more)
             raise Refused(f"{_MARK}: {total} bytes over all memories, {self.limit} are allowed")
 
-    def _unavailable(self, more: int) -> Refused:
+    def _note(self, more: int) -> None:
         self.refused = max(self.refused, self.used + more)
-        return Refused(f"{_MARK}: the worker's address space is used up")
-
-
-def _mapped(size: int, reserved: int) -> _Memory:
-    # An empty memory needs an address, too; nothing in it is ever usable.
-    reserved = max(-(-reserved // _PAGE) * _PAGE, _PAGE)
-    base = _libc.mmap(None, reserved, _PROT_NONE, _MAP, -1, 0)
-    if base is None or base == _FAILED:
-        raise Refused(f"{_MARK}: the worker's address space is used up")
-    if size and _libc.mprotect(base, size, _PROT_READ_WRITE) != 0:
-        _libc.munmap(base, reserved)
-        raise Refused(f"{_MARK}: the worker's address space is used up")
-    return _Memory(base, reserved, size)
 
 
 memories = Memories(1 << 32)
 """One process, one store at a time: module state is right. The zygote's own rehearsal runs under this limit."""
-
-
-def fits(settings: Mapping[str, bool | int]) -> bool:
-    """Whether an engine of these settings expects no more of a memory than is made here."""
-    wanted = ("memory_reservation", "memory_guard_size", "memory_reservation_for_growth", "memory_init_cow")
-    return all(not settings.get(name, True) for name in wanted)
 
 
 def is_refusal(text: str) -> bool:
@@ -164,7 +182,7 @@ def is_refusal(text: str) -> bool:
 
 
 def install(config: Any) -> None:
-    """Have an engine made from `config` (a `wasmtime.Config`) take its memories from here."""
+    """Have an engine made from `config` take its memories from here (a `wasmtime.Config`, `memory_init_cow` off)."""
     spare_error = ffi.wasmtime_error_new(b"linear memory limit: no memory is left to say why")
     emergency = ctypes.cast(spare_error, ctypes.c_void_p).value or 1
 
@@ -177,9 +195,7 @@ def install(config: Any) -> None:
 
     def new(_env: Any, _type: Any, minimum: int, maximum: int, reserved: int, guard: int, out: Any) -> int:
         try:
-            if reserved or guard:
-                raise Refused(f"{_MARK}: the engine expects {reserved} reserved and {guard} guard bytes")
-            number = memories.create(minimum, maximum)
+            number = memories.create(minimum, maximum, reserved, guard)
             made = out.contents
             made.env, made.get_memory, made.grow_memory, made.finalizer = number, get_, grow_, drop_
             return 0

@@ -60,7 +60,7 @@ class Wasi:
 
     def __init__(self) -> None:
         values.install()
-        self.engine = make_engine()
+        self.engine = make_engine(counted=True)
         self.linker = wt.Linker(self.engine)
         host.define(self.linker)
         self._components: dict[Path, wt.Component] = {}

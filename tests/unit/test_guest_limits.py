@@ -18,13 +18,12 @@ PAGE = 65536
 WIDE = Limits(memory=1 << 30, memories=100, tables=10_000, table_elements=10_000_000, instances=100_000, fuel=10**12)
 
 
-@pytest.fixture(params=[True, False], ids=["counted", "shares"])
+@pytest.fixture(params=["paranoid", "standard"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> wasmtime.Engine:
-    """An engine with memories of ours, and one with its own, as a profile with reservations has."""
-    monkeypatch.setattr(memories, "installed", False)
+    """An engine of each layout of linear memory."""
     monkeypatch.setattr(memories, "limit", 1 << 30)
     gc.collect()  # another test's store would still be counted
-    return make_engine(counted=request.param)
+    return make_engine(request.param, counted=True)
 
 
 def _instantiated(engine: wasmtime.Engine, core: str, limits: Limits) -> str:
@@ -47,7 +46,7 @@ def _memories(count: int, pages: int) -> str:
     return _module(" ".join(f"(memory {pages})" for _ in range(count)))
 
 
-@pytest.mark.parametrize(("count", "pages"), [(1, 8), (2, 4), (3, 2), (8, 1)])
+@pytest.mark.parametrize(("count", "pages"), [(1, 8), (2, 4), (3, 2), (7, 1), (8, 1)])
 def test_memories_within_the_limit(engine: wasmtime.Engine, count: int, pages: int) -> None:
     """Positive control: what fits is instantiated."""
     assert "" == _instantiated(engine, _memories(count, pages), Limits(memory=8 * PAGE))
