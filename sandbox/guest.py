@@ -22,8 +22,14 @@ LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
 _EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "health", "shutdown")
 MAX_ERROR = 16 * 1024
 """Characters of an error's text that are passed on."""
-_ENGINE_LIMITS = ("memory minimum size", "exceeds memory limits", "table minimum size", "resource limit")
-"""What the engine's own limiter says."""
+_ENGINE_LIMITS = (
+    "memory minimum size",
+    "exceeds memory limits",
+    "table minimum size",
+    "resource limit",
+    "out of memory",
+)
+"""What the engine's own limiter says, and the engine where the kernel gives it no more."""
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
 

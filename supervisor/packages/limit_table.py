@@ -86,7 +86,7 @@ TABLE: tuple[Row, ...] = (
         600_000,
         ("router",),
         "The worker is killed, outcome `deadline`, detail `CPU time`. CPU time per message, the host's functions "
-        "included, which use no fuel.",
+        "included, which use no fuel. Not below `deadline` it changes nothing.",
     ),
     Row("memories", "memories", "count", 1, 100, ("engine",), "A component with more linear memories does not start."),
     Row("tables", "tables", "count", 1, 10_000, ("engine",), "A component with more tables does not start."),

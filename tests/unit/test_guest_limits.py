@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import resource
 
 import pytest
 import wasmtime
+from forked import returns
 from wasmtime import component as wasmtime_component
 
 from sandbox.engine import MAX_WASM_STACK, make_engine
@@ -103,3 +105,32 @@ def test_stack(engine: wasmtime.Engine) -> None:
     assert 500 == exports["down"](store, 500)
     with pytest.raises(wasmtime.Trap, match="call stack exhausted"):
         exports["down"](store, MAX_WASM_STACK)
+
+
+@pytest.mark.parametrize(
+    "core",
+    [
+        _module("(global i64 (i64.const 1))" * 20_000, times=60),
+        "(core module $m (table $t 1 funcref) (func $f (drop (table.grow $t (ref.null func) (i32.const 9999999))))"
+        " (start $f)) (core instance (instantiate $m))",
+    ],
+    ids=["instances", "table.grow"],
+)
+def test_memory_of_the_engines_own(core: str) -> None:
+    """What the engine needs beside linear memory is held by RLIMIT_DATA, and its end told as memory, not as a crash."""
+    engine = make_engine(counted=True)
+    component = wasmtime_component.Component(engine, f"(component {core})")
+
+    def child(room: int) -> str:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            used = int(file.read().split()[5]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_DATA, (used + room, used + room))
+        try:
+            Guest(engine, wasmtime_component.Linker(engine), component, WIDE)
+        except GuestFailed as failure:
+            return f"{failure.outcome}: {failure.detail.splitlines()[0]}"
+        return "instantiated"
+
+    assert returns(lambda: child(8 << 20)).startswith("memory: out of memory")
+    # Positive control: with room it comes as far as the missing lifecycle.
+    assert "memory" not in returns(lambda: child(1 << 30))
