@@ -71,13 +71,11 @@ class _Component:
         """Bytes of data and of address space, where each linear memory reserves `reservation` bytes."""
         limits = self.spec.limits
         # A linear memory exists twice while it moves; a payload a few times while it is converted (32 bytes of dynamic
-        # value per byte of a list); an entry of a table has 8 bytes, and the engine ends the process where it cannot
-        # have them.
+        # value per byte of a list); an entry of a table has 8 bytes.
         tables = 8 * limits.tables * limits.table_elements
         data = 2 * limits.memory + 80 * limits.message_size + tables + SLACK
         # What linear memories have in reserve is address space, no data; nor is the native code.
-        # Twice as many reservations as memories: an instantiation that is begun anew may find the former's still there.
-        spare = (ADDRESS_SPACE - 2) * limits.memory + 2 * limits.memories * reservation
+        spare = (ADDRESS_SPACE - 2) * limits.memory + limits.memories * reservation
         return data, data + spare + self.spec.cwasm_size
 
 
