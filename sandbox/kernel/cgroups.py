@@ -210,7 +210,7 @@ def create(name: str, owner: int | None, share: Share = Share()) -> Tree:
         share: of the processors, for each worker.
     """
     reasons = []
-    _clear(name)
+    clear(name)
     for attempt in (_create_v2, _create_v1):
         try:
             return attempt(name, owner, share)
@@ -223,7 +223,7 @@ _KEEP = "keep"
 """A group inside each host's own, so that nobody takes a host's group without workers for a forgotten one."""
 
 
-def _clear(name: str) -> None:
+def clear(name: str) -> None:
     """End and remove what killed runs of this host left, and remove the empty shells of others.
 
     An ended host cannot remove its outermost group (the directory above is root's), so the next start of any host does:

@@ -31,10 +31,14 @@ def selftest_() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON; the same as --output json.")
 @click.option("--only", metavar="T01,T02", default="", help="Only these attacks.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, help="Components that attack at once. Default: 4.")
+@click.option("--profile", type=click.Choice(["paranoid", "standard"]), default="paranoid", help="Default: paranoid.")
+@click.option("--spawn", type=click.Choice(["zygote", "exec"]), default="zygote", help="Default: zygote.")
 @click.option("--cases", is_flag=True, help="Show every case, not only each attack.")
 @click.pass_obj
-def escape(options: Globals, as_json: bool, only: str, jobs: int, cases: bool) -> int:
+def escape(options: Globals, as_json: bool, only: str, jobs: int, profile: str, spawn: str, cases: bool) -> int:
     """Run machine code of an attacker's in real workers of a throw-away host; a running host is not touched.
+
+    The throw-away host's workers are made by --profile and --spawn, as [workers] in airssys.toml has them.
 
     Each attack must be stopped there, and must work in a process without the wall. Exits with 1 when one of both is not
     so, or on a processor whose machine code is not covered.
@@ -49,7 +53,8 @@ def escape(options: Globals, as_json: bool, only: str, jobs: int, cases: bool) -
         options.output = "json"
     ids = frozenset(part.strip().upper() for part in only.split(",") if part.strip())
     with _progress(options) as progress:
-        result = runner.run(ids, jobs, progress)
+        configuration = f'[workers]\nprofile = "{profile}"\nspawn = "{spawn}"\n'
+        result = runner.run(ids, jobs, progress, configuration=configuration)
     if options.json:
         options.result(report.as_json(result), "")
         return OK if result.good else FAILURE

@@ -99,7 +99,7 @@ def _run(config: HostConfig, on_ready: object) -> int:
     if config.cgroups == "auto":
         owner = identities.supervisor if identities.base is not None else None
         share = cgroups.Share(config.cpu_max, config.cpu_weight)
-        tree = cgroups.create(f"airssys-{zlib.crc32(config.state_dir.encode()):08x}", owner, share)
+        tree = cgroups.create(group_name(config.state_dir), owner, share)
         walls = [_made(wall, tree) if wall.name == "cgroup" else wall for wall in walls]
         # The probe looked; this tried. What it found out late is refused or agreed to by the same rule.
         walls = consent.judge(walls, config)
@@ -148,6 +148,11 @@ def _insist_on_share(config: HostConfig, tree: cgroups.Tree) -> None:
             subject="cgroup",
             hint="delegate the controller, start as root, or leave both out",
         )
+
+
+def group_name(state_dir: str) -> str:
+    """The name of a host's control groups: the same for each run on this state."""
+    return f"airssys-{zlib.crc32(state_dir.encode()):08x}"
 
 
 def _log_to(fd: int) -> None:

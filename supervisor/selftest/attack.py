@@ -38,6 +38,8 @@ class Verdict(enum.StrEnum):
     """What the report says of a case."""
 
     STOPPED = "stopped"
+    ANSWERED = "answered"
+    """What is permitted worked: the machinery does what the other verdicts rely on."""
     SUCCEEDED = "succeeded"
     """The attack worked in the cage."""
     ODD = "odd"
@@ -67,7 +69,7 @@ class CaseResult:
     @property
     def good(self) -> bool:
         """Whether nothing is wrong with it."""
-        return self.verdict is Verdict.STOPPED and self.shown is not Shown.FAILED
+        return self.verdict in (Verdict.STOPPED, Verdict.ANSWERED) and self.shown is not Shown.FAILED
 
 
 @dataclass(frozen=True)

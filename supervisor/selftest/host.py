@@ -28,12 +28,14 @@ from importlib import resources
 from types import TracebackType
 from typing import Any
 
-from sandbox.kernel import libc
+from sandbox.kernel import cgroups, libc
 from supervisor.cli.client import Client
 from supervisor.cli.errors import RefusedError, UnreachableError
 from supervisor.cli.packages import parts_of
+from supervisor.control.cache import entry_parts
 from supervisor.packages import envelope, keys
 from supervisor.packages.package import read_package
+from supervisor.parent.launch import group_name
 from supervisor.selftest import patch
 from supervisor.selftest.errors import SelftestError
 from supervisor.selftest.native import ANSWERED, Result
@@ -143,6 +145,9 @@ class HostileHost:
                     poll.poll(GONE_SECONDS * 1000)
             finally:
                 os.close(pidfd)
+        if os.geteuid() == 0:
+            # A host that was killed leaves its control groups; no other start would take them for its own.
+            cgroups.clear(group_name(os.path.join(self.root, "lib")))
         shutil.rmtree(self.base, ignore_errors=True)
 
     def _supervisor(self) -> int | None:
@@ -253,6 +258,12 @@ class HostileHost:
         if not self._patched:
             patch.replace(self.cache_entry(), self.cache_key(), lambda cwasm: patch.patched(cwasm, self._extra))
             self._patched = True
+
+    def code_offset(self) -> int:
+        """Where in a page the attack's code begins, in every worker."""
+        with open(self.cache_entry(), "rb") as file:
+            *_, cwasm = entry_parts(file.read())
+        return patch.place(cwasm)[0] % 4096
 
 
 def manifest(text: str, values: dict[str, str]) -> str:

@@ -59,15 +59,23 @@ def patched(cwasm: bytes, extra: bytes = b"") -> bytes:
     Raises:
         SelftestError: the guest was not compiled as expected (another engine, another processor).
     """
-    spans = functions(cwasm)
-    marked = [(start, end) for start, end in spans if MARK in cwasm[start:end]]
-    if len(marked) != 1:
-        raise SelftestError("the function to be overwritten was not found", subject=f"{len(marked)} candidates")
-    start, end = marked[0]
+    start, end = _room(cwasm, MARK)
     code = assemble(memory_pointer(cwasm), extra)
     if len(code) > end - start:
         raise SelftestError("the machine code does not fit", subject=f"{len(code)} of {end - start} bytes")
     return cwasm[:start] + code + cwasm[start + len(code) :]
+
+
+def place(patched_cwasm: bytes) -> tuple[int, int]:
+    """Where the machine code is in a component that was patched, as offsets in the file. Raises SelftestError."""
+    return _room(patched_cwasm, assemble(memory_pointer(patched_cwasm)))
+
+
+def _room(cwasm: bytes, content: bytes) -> tuple[int, int]:
+    found = [(start, end) for start, end in functions(cwasm) if content in cwasm[start:end]]
+    if len(found) != 1:
+        raise SelftestError("the function to be overwritten was not found", subject=f"{len(found)} candidates")
+    return found[0]
 
 
 def memory_pointer(cwasm: bytes) -> int:

@@ -64,9 +64,10 @@ def totals(report: Report) -> dict[str, int]:
     """Numbers of cases."""
     cases = [case for row in report.rows for case in row.cases]
     return {
-        "attacks": len(cases),
+        "attacks": sum(case.verdict is not Verdict.ANSWERED for case in cases),
         "stopped": sum(case.verdict is Verdict.STOPPED for case in cases),
         "succeeded": sum(case.verdict is Verdict.SUCCEEDED for case in cases),
+        "answered": sum(case.verdict is Verdict.ANSWERED for case in cases),
         "odd": sum(case.verdict is Verdict.ODD for case in cases),
         "controls-working": sum(case.shown is Shown.WORKS for case in cases),
         "controls-failed": sum(case.shown is Shown.FAILED for case in cases),
@@ -99,6 +100,8 @@ def _end(case: CaseResult) -> str:
         return f"SUCCEEDED: {case.how}"
     if case.verdict is Verdict.ODD:
         return f"odd: {case.how}"
+    if case.verdict is Verdict.ANSWERED:
+        return case.how
     if case.how == Outcome.POLICY:
         return "killed (SIGSYS)"
     return "allowed, to no gain" if case.how.lstrip("-").isdecimal() else case.how
@@ -115,7 +118,7 @@ def complaints(report: Report) -> list[str]:
     lines = []
     for row in report.rows:
         for case in row.cases:
-            if case.verdict is not Verdict.STOPPED:
+            if case.verdict not in (Verdict.STOPPED, Verdict.ANSWERED):
                 lines.append(f"{row.id} {row.title}: {case.name}: {case.verdict.value}: {case.how}")
             if case.shown is Shown.FAILED:
                 lines.append(f"{row.id} {row.title}: {case.name}: the control did not work: {case.control}")

@@ -16,14 +16,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.kernel import libc
-from supervisor.selftest import matrix, native, outside, scene
-from supervisor.selftest.attack import Attack, Case, CaseResult, Row, Shown, Verdict, judge, judge_control
+from supervisor.selftest import machine, matrix, native, outside, scene
+from supervisor.selftest.attack import (
+    Attack,
+    Case,
+    CaseResult,
+    Row,
+    Shown,
+    Verdict,
+    describe,
+    gained,
+    judge,
+    judge_control,
+)
 from supervisor.selftest.attacks import calls, kernel, memory, processes, sockets
 from supervisor.selftest.errors import SelftestError
 from supervisor.selftest.host import HostileHost, HostileWorker
+from supervisor.selftest.numbers import number
+from supervisor.selftest.program import CODE, Program, Until
+from supervisor.selftest.witness import Witness
 
 JOBS = 4
 """Components that attack at once."""
+FIRST = "T00"
 MATRIX = "T39"
 LAST = "T24"
 ALSO = {"T27": "T26", "T34": "T33", "T40": MATRIX}
@@ -67,15 +82,22 @@ def attacks() -> list[Attack]:
 
 def ids() -> list[str]:
     """Every id there is."""
-    return sorted({attack.id for attack in attacks()} | set(outside.CHECKS) | set(ALSO) | {MATRIX, LAST})
+    return sorted({attack.id for attack in attacks()} | set(outside.CHECKS) | set(ALSO) | {FIRST, MATRIX, LAST})
 
 
-def run(only: frozenset[str] = frozenset(), jobs: int = JOBS, progress: Progress = lambda *_: None) -> Report:
+def run(
+    only: frozenset[str] = frozenset(),
+    jobs: int = JOBS,
+    progress: Progress = lambda *_: None,
+    *,
+    configuration: str = "",
+) -> Report:
     """Run the self-test.
 
     Args:
         only: ids; empty for all.
         jobs: components that attack at once.
+        configuration: text of the throw-away host's `airssys.toml`.
 
     Raises:
         SelftestError: not on this machine; an id is unknown; the throw-away host did not start or was lost.
@@ -98,12 +120,14 @@ def run(only: frozenset[str] = frozenset(), jobs: int = JOBS, progress: Progress
     if wanted(MATRIX):
         walls, columns = matrix.run(functools.partial(progress, "each wall alone"))
     rows: list[Row] = [_matrix_row(columns)] if columns else []
-    with HostileHost() as host:
-        workers = [host.worker("hostile", instance=str(number)) for number in range(max(2, jobs))]
+    with HostileHost(configuration=configuration) as host:
+        workers = [host.worker("hostile", instance=str(instance)) for instance in range(max(2, jobs))]
         lost = dict(host.status()["host"]["walls-lost"])
         context = outside.Context(host, workers)
+        witness = Witness(host.status()["components"][0]["uid"], host.code_offset())
         rows += outside.run(context, wanted)
-        rows += _attack(chosen, controls, workers, progress)
+        rows += _attack(chosen, controls, workers, progress, witness)
+        rows.append(_machinery(workers[0], witness))
         if wanted(LAST):
             rows.append(outside.supervisor_killed(context))
         for worker in workers:
@@ -130,7 +154,11 @@ def _controls(chosen: list[Attack], progress: Progress) -> dict[int, tuple[Shown
 
 
 def _attack(
-    chosen: list[Attack], controls: dict[int, tuple[Shown, str]], workers: list[HostileWorker], progress: Progress
+    chosen: list[Attack],
+    controls: dict[int, tuple[Shown, str]],
+    workers: list[HostileWorker],
+    progress: Progress,
+    witness: Witness,
 ) -> list[Row]:
     waiting: queue.SimpleQueue[tuple[int, int, Case]] = queue.SimpleQueue()
     total = 0
@@ -156,6 +184,7 @@ def _attack(
         thread.start()
     while any(thread.is_alive() for thread in threads):
         progress("attacks from sealed workers", len(verdicts), total)
+        witness.hear()
         time.sleep(0.1)
     for thread in threads:
         thread.join()
@@ -169,6 +198,55 @@ def _attack(
             results.append(CaseResult(case.name, *verdicts[row, column], shown, how))
         rows.append(Row(attack.id, attack.title, attack.walls, tuple(results)))
     return rows
+
+
+def _machinery(worker: HostileWorker, witness: Witness) -> Row:
+    """T00: in a sealed worker native code does what it is told, as long as it is permitted; else nothing is shown."""
+    cases = []
+    for case in permitted():
+        result = worker.run(case.program)
+        works = case.worked(result)
+        verdict, how = (Verdict.ANSWERED, "works") if works else (Verdict.ODD, describe(result))
+        cases.append(CaseResult(case.name, verdict, how, *control(case)))
+    witness.hear()
+    witness.close()
+    told = len(witness.own) + witness.elsewhere
+    how = f"{len(witness.own)} of {told} deaths that it told of at the attack's own call"
+    if told < _TOLD:
+        why = witness.silent or "the kernel log tells of too few deaths here"
+        cases.append(CaseResult("the kernel log", Verdict.ANSWERED, how, Shown.CANNOT, why))
+    else:
+        verdict = Verdict.ANSWERED if 2 * len(witness.own) > told else Verdict.ODD
+        cases.append(CaseResult("the kernel log", verdict, how, Shown.WORKS, "read by root"))
+    return Row(FIRST, "native code in a sealed worker", ("none: what is permitted",), tuple(cases))
+
+
+_TOLD = 5
+"""Deaths of which the kernel log must tell before they are judged."""
+
+
+def permitted() -> list[Case]:
+    """Programs that must work in a worker."""
+    calls_, pointer, jump = Program(), Program(), Program()
+    clock = calls_.room(16)
+    calls_.syscall("clock_gettime", 1, clock, until=Until.OR_GIVE_UP)
+    calls_.step("peek", clock)
+    value = pointer.room(16)
+    pointer.step("poke", value, _VALUE)
+    pointer.step("copy", value + 8, value, 8)
+    pointer.step("peek", value + 8)
+    jump.step("call", CODE + machine.OFFSETS["thread"], 0, 0, 0)
+    forked = Program()
+    forked.step("fork", number("munmap"), 1, 4096)
+    return [
+        Case("a system call", calls_, lambda result: gained(result) and result.result() > 0),
+        Case("reading and writing by address", pointer, lambda result: gained(result) and result.result() == _VALUE),
+        Case("a jump to an address", jump, lambda result: gained(result) and result.result() > 0),
+        Case("a call refused by the kernel itself", forked, lambda result: describe(result) == "EINVAL"),
+    ]
+
+
+_VALUE = 0x0123456789ABCDEF
 
 
 def _matrix_row(columns: list[matrix.Column]) -> Row:

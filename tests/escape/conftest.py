@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from live_host import CHECKOUT, GUESTS, Host, temporary_host
+from own_code import OWN_CODE
 
-from sandbox.kernel import probe
+from sandbox.kernel import libc, probe
+from supervisor.selftest.host import HostileHost
 
 COMPONENTS = ("test/probe/0", "test/probe/1")
 
@@ -44,4 +46,16 @@ def caged(key: Path) -> Iterator[Host]:
         for component in COMPONENTS:
             instance = component.rsplit("/", 1)[1]
             host.install(package, "--instance", instance, "--bind", f"/data={data}", "--bind", f"/ro={data}")
+        yield host
+
+
+@pytest.fixture(scope="session")
+def hostile_host() -> Iterator[HostileHost]:
+    """The self-test's throw-away host, one for each process that runs tests."""
+    if libc.MACHINE != "x86_64":
+        pytest.skip("the attacks are x86-64 machine code")
+    for wall in probe.probe():
+        if wall.state == "missing":
+            pytest.skip(f"this machine lacks a wall, {wall.name}: {wall.detail}")
+    with HostileHost(extra=OWN_CODE) as host:
         yield host

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sandbox.kernel import libc, probe
+from sandbox.kernel import libc
 from supervisor.selftest import matrix, outside, runner
 from supervisor.selftest.attack import Attack, Case, Shown, Verdict, judge
 from supervisor.selftest.attacks import calls
@@ -29,19 +29,9 @@ CASES = 5
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[HostileHost]:
-    """A throw-away host."""
-    for wall in probe.probe():
-        if wall.state == "missing":
-            pytest.skip(f"this machine lacks a wall, {wall.name}: {wall.detail}")
-    with HostileHost() as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def workers(host: HostileHost) -> Iterator[list[HostileWorker]]:
+def workers(hostile_host: HostileHost) -> Iterator[list[HostileWorker]]:
     """Two hostile workers of it."""
-    found = [host.worker("attacks", instance=str(number)) for number in range(2)]
+    found = [hostile_host.worker("attacks", instance=str(number)) for number in range(2)]
     yield found
     for worker in found:
         worker.close()
@@ -74,6 +64,30 @@ def test_attack(workers: list[HostileWorker], attack: Attack) -> None:
         pytest.skip(f"stopped, but this machine cannot show that it works without the wall: {unshown[0]}")
 
 
+def test_permitted(workers: list[HostileWorker]) -> None:
+    """T00: what is permitted works, in a worker and in a control; else the rest shows nothing."""
+    for case in runner.permitted():
+        result = workers[0].run(case.program)
+        assert case.worked(result), (case.name, result)
+        assert Shown.WORKS == runner.control(case)[0], case.name
+
+
+def test_other_workers(workers: list[HostileWorker]) -> None:
+    """Workers that are executed and reserve address space stand behind the same walls; `workers` tells it can."""
+    wanted = ("T00", "T10", "T11", "T12")
+    configuration = '[workers]\nspawn = "exec"\nprofile = "standard"\npool = 0\n'
+    with HostileHost(configuration=configuration) as other:
+        worker = other.worker("other")
+        for case in runner.permitted():
+            assert case.worked(worker.run(case.program)), case.name
+        for attack in PROGRAMS:
+            if attack.id in wanted:
+                for case in attack.cases[:2]:
+                    verdict, how = judge(case, worker.run(case.program))
+                    assert Verdict.STOPPED == verdict, (attack.id, case.name, how)
+        worker.close()
+
+
 def test_sweep(workers: list[HostileWorker]) -> None:
     """T01 by every 61st number, and the two numbers no filter sees."""
     numbers = [*range(0, 1024, 61), *calls.UNFILTERED]
@@ -82,16 +96,16 @@ def test_sweep(workers: list[HostileWorker]) -> None:
 
 
 @pytest.mark.parametrize("name", outside.CHECKS)
-def test_outside(host: HostileHost, workers: list[HostileWorker], name: str) -> None:
+def test_outside(hostile_host: HostileHost, workers: list[HostileWorker], name: str) -> None:
     """What the kernel says of workers under attack."""
-    row = outside.CHECKS[name](outside.Context(host, workers))
+    row = outside.CHECKS[name](outside.Context(hostile_host, workers))
     assert [] == [case for case in row.cases if not case.good]
     if all(case.shown is Shown.CANNOT for case in row.cases):
         pytest.skip(row.cases[0].control)
 
 
-def test_nothing_outlives_the_supervisor() -> None:
-    """T24, on a host of its own."""
+def test_nothing_outlives_the_supervisor(workers: list[HostileWorker]) -> None:
+    """T24, on a host of its own; `workers` tells that this machine can have one."""
     with HostileHost() as host:
         row = outside.supervisor_killed(outside.Context(host, [host.worker("last")]))
     assert row.good, row
@@ -145,11 +159,11 @@ def run(*arguments: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout or done.stderr)
 
 
-def test_command(host: HostileHost) -> None:
-    """The command runs what it is asked for and says so; `host` only tells that this machine can."""
+def test_command(workers: list[HostileWorker]) -> None:
+    """The command runs what it is asked for and says so; `workers` only tells that this machine can."""
     status, report = run("--only", "T02,t27", "--jobs", "2")
     assert 0 == status, report
-    assert ["T02", "T26"] == [row["id"] for row in report["attacks"]]
+    assert ["T00", "T02", "T26"] == [row["id"] for row in report["attacks"]]
     assert {"attacks": 4, "stopped": 4, "succeeded": 0, "odd": 0, "controls-failed": 0} == {
         key: report["summary"][key] for key in ("attacks", "stopped", "succeeded", "odd", "controls-failed")
     }
@@ -164,7 +178,7 @@ def test_unknown_attack() -> None:
 
 
 @pytest.mark.long
-def test_everything(host: HostileHost) -> None:
+def test_everything(workers: list[HostileWorker]) -> None:
     """The whole command: nothing succeeds, no control fails."""
     status, report = run()
     bad = [case for row in report["attacks"] for case in row["cases"] if case["verdict"] != "stopped"]

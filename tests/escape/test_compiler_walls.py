@@ -342,4 +342,4 @@ def test_it_dies_with_its_supervisor() -> None:
             assert select.select([pidfd], [], [], SECONDS)[0]
         finally:
             os.close(pidfd)
-            cgroups._clear(f"airssys-test-{parent.pid:08x}")
+            cgroups.clear(f"airssys-test-{parent.pid:08x}")

@@ -8,8 +8,9 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from own_code import OWN_CODE
 
-from sandbox.kernel import libc, probe
+from sandbox.kernel import libc
 from sandbox.types import Outcome
 from supervisor.selftest import machine, native
 from supervisor.selftest.host import HostileHost, HostileWorker
@@ -19,24 +20,12 @@ pytestmark = [
     pytest.mark.block4_security,
     pytest.mark.skipif(libc.MACHINE != "x86_64", reason="the attacks are x86-64 machine code"),
 ]
-OWN = bytes.fromhex("48 8b 01 48 0f c8 c3")
-"""Machine code of the test's own: mov rax, [rcx]; bswap rax; ret."""
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[HostileHost]:
-    """A throw-away host with the test's own code in its guest."""
-    for wall in probe.probe():
-        if wall.state == "missing":
-            pytest.skip(f"this machine lacks a wall, {wall.name}: {wall.detail}")
-    with HostileHost(extra=OWN) as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
-def worker(host: HostileHost) -> Iterator[HostileWorker]:
+def worker(hostile_host: HostileHost) -> Iterator[HostileWorker]:
     """A hostile worker."""
-    worker = host.worker("native")
+    worker = hostile_host.worker("native")
     yield worker
     worker.close()
 
@@ -58,7 +47,7 @@ def permitted() -> Program:
 def test_own_code_in_a_worker(worker: HostileWorker) -> None:
     """A program of permitted calls answers what it answers in an ordinary process."""
     program = permitted()
-    for result in (worker.run(program), native.attempt(program, extra=OWN)):
+    for result in (worker.run(program), native.attempt(program, extra=OWN_CODE)):
         assert result.answered, result
         assert result.answer is not None
         clock, seconds, poked, copied, swapped = result.answer.results
@@ -111,8 +100,9 @@ def test_a_worker_that_leaves(worker: HostileWorker) -> None:
     assert worker.run(program).outcome in (Outcome.INTERNAL_ERROR, Outcome.POLICY), "a fault, or the engine's handler"
 
 
-def test_nothing_knows_of_the_test(host: HostileHost, worker: HostileWorker) -> None:
+def test_nothing_knows_of_the_test(hostile_host: HostileHost, worker: HostileWorker) -> None:
     """The host is an ordinary one: its own processes, one entry in its cache, nothing of the self-test's loaded."""
     wanted = {"supervisor", "control", "router", "bridge", "auditor", "zygote"}
-    assert wanted <= set(host.pids())
-    assert 1 == len([name for name in os.listdir(os.path.dirname(host.cache_entry())) if name.endswith(".cwasm")])
+    assert wanted <= set(hostile_host.pids())
+    entries = os.listdir(os.path.dirname(hostile_host.cache_entry()))
+    assert 1 == len([name for name in entries if name.endswith(".cwasm")])

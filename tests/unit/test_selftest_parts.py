@@ -24,6 +24,7 @@ from supervisor.selftest.matrix import NO_WALL, PASSES, STOPS, Column
 from supervisor.selftest.native import ANSWERED, Result
 from supervisor.selftest.program import Answer, Program, failed, unpack
 from supervisor.selftest.runner import Report
+from supervisor.selftest.witness import Witness
 
 pytestmark = [
     pytest.mark.block4_security,
@@ -170,6 +171,7 @@ def test_judge_control() -> None:
     [
         (Verdict.STOPPED, Shown.WORKS, True),
         (Verdict.STOPPED, Shown.CANNOT, True),
+        (Verdict.ANSWERED, Shown.WORKS, True),
         (Verdict.STOPPED, Shown.FAILED, False),
         (Verdict.SUCCEEDED, Shown.WORKS, False),
         (Verdict.ODD, Shown.WORKS, False),
@@ -186,7 +188,7 @@ def test_report(verdict: Verdict, shown: Shown, good: bool) -> None:
     assert good is result.good
     assert good is (not report.complaints(result))
     assert good is report.as_json(result)["good"]
-    assert 3 == report.as_json(result)["summary"]["attacks"]
+    assert 3 == sum(report.as_json(result)["summary"][key] for key in ("attacks", "answered"))
     assert ["T98", "first", "seccomp", "killed (SIGSYS)", "works"] == report.table(result)[0]
     assert "wall lost: own uids: needs root" in report.sentence(result)
 
@@ -216,3 +218,23 @@ def test_ids() -> None:
     """T01 to T40 but for those of the bridge, the router and the limits; each has a row."""
     wanted = {f"T{number:02}" for number in range(1, 41)} - {"T29", "T30"}
     assert wanted <= set(runner.ids())
+
+
+# -- the kernel log ---------------------------------------------------------------------------------------------------
+
+RECORD = (
+    "4,361,14717000297,-;audit: type=1326 audit(1795365539.720:10505): auid=4294967295 uid={uid} gid=1 ses=4294967295 "
+    'pid=19075 comm="airssys-zygote" exe="/usr/bin/python3.11" sig=31 arch=c000003e syscall=49 compat=0 ip={ip:#x} '
+    "code=0x80000000"
+)
+
+
+def test_witness() -> None:
+    """A death at the attack's own call, one elsewhere, and one of another host's worker."""
+    witness = Witness(0x70000005, 0x240)
+    witness.close()
+    at = 0x7F0000000240 + machine.OFFSETS["syscall"] + machine.ROUTINES["syscall"].index(b"\x0f\x05") + 2
+    for uid, ip in ((0x70000001, at), (0x70000002, at + 1), (0x70010001, at), (0x70000003, 0xFFFFFFFFFF600009)):
+        witness.take(RECORD.format(uid=uid, ip=ip).encode())
+    witness.take(b"6,1,1,-;something else")
+    assert ([49, 49], 1) == (witness.own, witness.elsewhere)
