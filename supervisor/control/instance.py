@@ -41,6 +41,8 @@ class Incarnation:
     pid: int = 0
     uid: int = 0
     start: asyncio.Task[Started] | None = None
+    asked_at: float = 0.0
+    """When the supervisor was asked for it (monotonic seconds)."""
     ready_at: float | None = None
     init_error: str = ""
     kill_reason: str = ""

@@ -102,6 +102,7 @@ class Starter:
             self.incarnations[live.number] = instance
             # A task of its own: if the caller is cancelled the supervisor still starts the worker, and whoever
             # stops the instance waits for this answer before asking for its end.
+            live.asked_at = time.monotonic()
             live.start = asyncio.create_task(self._start_worker(instance, live.number, os.dup(compiled.fd)))
         finally:
             os.close(compiled.fd)
@@ -125,6 +126,13 @@ class Starter:
             raise StartFailed(error.message, Outcome.KILLED, code=error.code) from error
         live.pid, live.uid = started.pid, started.uid
         await self.wait_ready(instance, live)
+        if live.ready_at is not None:
+            # From the request to the component's own word that it is initialised, as control sees it.
+            detail: dict[str, str | int] = {
+                "incarnation": live.number,
+                "micros": int((live.ready_at - live.asked_at) * 1e6),
+            }
+            await self._audit.record("worker.ready", "info", component=str(instance.component), detail=detail)
         return live
 
     async def wait_ready(self, instance: Instance, live: Incarnation) -> None:
