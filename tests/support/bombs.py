@@ -100,8 +100,9 @@ def branch_tables(count: int) -> bytes:
     return _function(_branch_tables(count))
 
 
-def many_branch_tables(count: int, tables: int = 1000) -> bytes:
-    """`count` functions of `tables` such tables: time more than memory."""
+def many_branch_tables(tables: int) -> bytes:
+    """Twenty functions of `tables` such tables: time more than memory."""
+    count = 20
     body = b"\0" + _branch_tables(tables) + _END
     return around(module((1, vector([_FUNC + b"\0\0"])), (3, leb(count) + b"\0" * count), (10, _code(*[body] * count))))
 
