@@ -130,7 +130,7 @@ def _close_unused(task: asyncio.Task[CompiledComponent]) -> None:
 
 
 def _compile_code(error: SupervisorError) -> str:
-    return error.code if error.code in COMPILER_CODES | {"E_COMPILE_BUSY"} else CompileError.code
+    return error.code if error.code in COMPILER_CODES | {"E_COMPILE_BUSY", "E_EXHAUSTED"} else CompileError.code
 
 
 def _refusal(info: CompileResult, name: str) -> CompileError:

@@ -248,7 +248,7 @@ class Lifecycle:
         while True:
             try:
                 end, uptime = await self._run_once(instance)
-            except (StartFailed, UnavailableError) as failure:
+            except AirssysError as failure:
                 if failure.code in HOST_ABSENT:
                     # A process of the host is being replaced: no fault of the component's, and no end of it either.
                     absences += 1
@@ -258,14 +258,14 @@ class Lifecycle:
                         instance.enter(State.BACKOFF)
                     await asyncio.sleep(min(ABSENCE_FIRST * 2.0 ** min(absences - 1, 10), ABSENCE_MOST))
                     continue
+                if not isinstance(failure, StartFailed | UnavailableError):
+                    instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(failure))
+                    self._audit.note("worker.refused", "denied", component=str(instance.component), result=failure.code)
+                    return
                 outcome = failure.outcome if isinstance(failure, StartFailed) else Outcome.KILLED
                 end, uptime = WorkerEnded(instance.component, 0, outcome, str(failure)), 0.0
             except OSError as error:
                 end, uptime = WorkerEnded(instance.component, 0, Outcome.SETUP_ERROR, str(error)), 0.0
-            except AirssysError as error:
-                instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(error))
-                self._audit.note("worker.refused", "denied", component=str(instance.component), result=error.code)
-                return
             absences = 0
             instance.outcome, instance.detail, instance.health = end.outcome, end.detail, "unknown"
             if not wants_restart(instance.spec.supervision, end.outcome):

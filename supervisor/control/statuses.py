@@ -24,6 +24,7 @@ STATUS: dict[str, int] = {
     "E_AUDIT": 503,
     "E_UNAVAILABLE": 503,
     "E_TIMEOUT": 504,
+    "E_EXHAUSTED": 503,
     "E_NO_SPACE": 507,
     "E_GUEST_ERROR": 502,
     "E_TARGET_ENDED": 502,

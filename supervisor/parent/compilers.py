@@ -75,6 +75,8 @@ class Compilers:
     cgroups: Tree
     foreign: inspect.Namespaces = field(default_factory=inspect.own_namespaces)
     """The namespaces none of them may be in."""
+    leftover_groups: set[str] = field(default_factory=set)
+    """Control groups the kernel would not let go of yet; the supervisor's loop tries again."""
     at_work: list[Compilation] = field(default_factory=list)
     _number: int = 0
 
@@ -98,7 +100,8 @@ class Compilers:
             pidfd = pidfd_of(pid)
         except (AirssysError, OSError):
             ours.close()
-            self.cgroups.remove(f"c{number}")
+            if not self.cgroups.remove(f"c{number}"):
+                self.leftover_groups.add(f"c{number}")  # it had joined, and the kernel counts it a while longer
             raise
         finally:
             theirs.close()

@@ -101,6 +101,7 @@ class Supervisor:
         ):
             self.children[name] = Child(name, uid, start)
         self.starts = Starts(self.config, self.selector, self.workers, self.services, self.children, self.audit)
+        self.compilers.leftover_groups = self.starts.leftover_groups
         self.pool = self.starts.pool
 
     # -- the loop --------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ A worker may be claimed while it is still being cloned: the specification then w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -216,7 +217,9 @@ class Workers:
         request = worker.request
         spec = WorkerSpec(request.component, request.limits, os.fstat(worker.code).st_size)
         (body,) = packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec))
-        socket.send_fds(worker.bridge, [body], [worker.code])
+        # If it has ended already, it has said why, or hung up: `reported` is the next event.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            socket.send_fds(worker.bridge, [body], [worker.code])
         os.close(worker.code)
         worker.code = -1
         worker.stage = "sealing"

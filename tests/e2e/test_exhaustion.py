@@ -17,7 +17,11 @@ from pathlib import Path
 import forked
 import pytest
 from live_host import Host, wait_until
-from probes import add
+from probes import add, install, pack
+
+from supervisor.cli.errors import RefusedError
+from supervisor.packages import envelope
+from supervisor.packages.keys import load_private
 
 pytestmark = pytest.mark.block4_security
 ROOT = os.geteuid() == 0
@@ -143,3 +147,128 @@ def test_descriptors_run_out_at_each_step_of_a_start(host: Host) -> None:
     assert (len(fds), children) == (len(_settled(host)[0]), _settled(host)[1])
     wait_until("no control group is left", lambda: not _groups(host))
     assert before_processes == host.processes()
+
+
+def _refused(host: Host, before: dict[str, int], *codes: str) -> None:
+    """A start now is refused with one of the codes, the supervisor and control being the same still."""
+    answer = _cycle(host, "start")
+    assert "running" != answer["state"], "the limit bites"
+    assert any(code in str(answer["detail"]) for code in codes), answer
+    now = host.processes()
+    assert (before["supervisor"], before["control"]) == (now["supervisor"], now["control"])
+
+
+def _works_again(host: Host, settled: tuple[list[str], set[int]], before: dict[str, int]) -> None:
+    """The component comes up by itself, and stopped again it has left nothing."""
+    wait_until("the component runs", lambda: host.component(f"{PROBE}/0")["state"] == "running")
+    assert "alive" == host.ask(PROBE, "echo alive")
+    _cycle(host, "stop")
+    fds, children = _settled(host)
+    assert len(settled[0]) == len(fds)
+    assert len(settled[1]) == len(children)
+    wait_until("no control group is left", lambda: not _groups(host))
+    assert before["supervisor"] == host.processes()["supervisor"]
+
+
+@pytest.mark.parametrize(
+    ("which", "room", "codes"),
+    [
+        (resource.RLIMIT_NPROC, 0, ("E_EXHAUSTED",)),
+        (resource.RLIMIT_NOFILE, 1, ("E_EXHAUSTED",)),
+        # The clone is made, and it is the worker that finds no memory; or the zygote does, and is started anew.
+        (resource.RLIMIT_AS, 1 << 20, ("E_SPAWN", "E_SETUP", "E_EXHAUSTED", "E_NOT_READY")),
+        (resource.RLIMIT_DATA, 1 << 20, ("E_SPAWN", "E_SETUP", "E_EXHAUSTED", "E_NOT_READY")),
+    ],
+    ids=["processes", "descriptors", "address space", "data"],
+)
+def test_the_zygote_runs_out(host: Host, which: int, room: int, codes: tuple[str, ...]) -> None:
+    """Out of processes, descriptors or memory the zygote makes no worker; the host says so and goes on."""
+    before = host.processes()
+    _cycle(host, "stop")
+    settled = _settled(host)
+    with _limited(before["zygote"], which, room):
+        _refused(host, before, *codes)
+    _works_again(host, settled, before)
+
+
+@contextlib.contextmanager
+def _no_process(pid: int) -> Iterator[None]:
+    """A process may start no other: by a control group as root (who is exempt from RLIMIT_NPROC), else by its limit."""
+    if not ROOT:
+        with _limited(pid, resource.RLIMIT_NPROC, 0):
+            yield
+        return
+    pids = Path("/sys/fs/cgroup/pids")
+    if not (pids / "cgroup.procs").exists():
+        pytest.skip("no v1 pids hierarchy to take processes away with")
+    group = pids / f"exhaustion-{os.getpid()}-{pid}"
+    old = next(
+        line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if ":pids:" in line
+    )
+    group.mkdir()
+    try:
+        (group / "pids.max").write_text("1")
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        (Path(f"{pids}{old}") / "cgroup.procs").write_text(str(pid))
+        wait_until("the group is empty", lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_the_supervisor_may_start_no_process(host: Host) -> None:
+    """No compiler and no zygote can be started: an install is refused by name, a dead zygote waited for; all heals."""
+    before = host.processes()
+    settled_fds = len(_settled(host)[0])
+    package = pack(host, "other", {"filesystem": "[]", "memory": '"8MiB"'})
+    # Other bytes (a custom section at the end), so that nothing compiled is cached.
+    with (package / "component.wasm").open("ab") as wasm:
+        wasm.write(b"\0\2\1x")
+    envelope.sign(str(package), load_private(str(host.key)))
+    with _no_process(before["supervisor"]):
+        with pytest.raises(RefusedError) as caught:
+            install(host, package)
+        assert "E_EXHAUSTED" == caught.value.code, caught.value
+        os.kill(before["zygote"], 9)
+        wait_until("the zygote's absence is seen", lambda: not _ready(host, "zygote"))
+        assert "alive" == host.ask(PROBE, "echo alive"), "a live worker needs no zygote"
+    wait_until("a new zygote", lambda: _ready(host, "zygote"))
+    assert "running" == install(host, package)["state"]
+    now = host.processes()
+    assert (before["supervisor"], before["control"]) == (now["supervisor"], now["control"])
+    _cycle(host, "restart")
+    assert "alive" == host.ask(PROBE, "echo alive")
+    assert settled_fds <= len(_settled(host)[0]) <= settled_fds + 1, "the second worker's pidfd"
+
+
+def _ready(host: Host, name: str) -> bool:
+    return any(process["ready"] for process in host.status()["host"]["processes"] if process["name"] == name)
+
+
+def test_the_pool_survives_a_supervisor_without_descriptors(configured: Callable[[str], Host]) -> None:
+    """Blanks that cannot be replaced are no reason to end: starts fail by name meanwhile, and the pool fills again."""
+    host = configured("[workers]\npool = 2\n")
+    host.up()
+    host.trust("test/*")
+    add(host, "probe")
+    supervisor = host.processes()["supervisor"]
+    _cycle(host, "stop")
+    before = wait_until("a full pool", lambda: _blanks(host, 2))
+    with _limited(supervisor, resource.RLIMIT_NOFILE, _free(supervisor, 0)):
+        for pid in before:
+            os.kill(pid, 9)
+        wait_until("an empty pool", lambda: not before & _children(supervisor))
+        # Their descriptors are free again: take those away as well.
+        with _limited(supervisor, resource.RLIMIT_NOFILE, _free(supervisor, 0)):
+            answer = _cycle(host, "start")
+            assert "E_EXHAUSTED" in str(answer["detail"]), answer
+    wait_until("the component runs", lambda: host.component(f"{PROBE}/0")["state"] == "running")
+    assert supervisor == host.processes()["supervisor"]
+    wait_until("a full pool", lambda: _blanks(host, 2), 70)
+
+
+def _blanks(host: Host, count: int) -> set[int] | None:
+    """The pids of workers without a component, once there are so many."""
+    known = set(host.processes().values()) | {component["pid"] for component in host.status()["components"]}
+    blanks = _children(host.processes()["supervisor"]) - known
+    return blanks if len(blanks) == count else None

@@ -30,7 +30,9 @@ def test_install_starts_and_is_recorded(playground):
         async with playground() as play:
             await running(play)
             assert play.cwasm == b"native \0asm\x0d\0\1\0"
-            assert [["package.plan", "package.install", "worker.start"]] == [[r.event for r in play.records]]
+            assert [["package.plan", "package.install", "worker.start", "worker.ready"]] == [
+                [r.event for r in play.records]
+            ]
             assert [ECHO] == list(play.routes)
             assert 1 == play.compiles
             await play.client.post("/v1/components/acme/echo/0/restart")
