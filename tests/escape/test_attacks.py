@@ -14,11 +14,11 @@ import pytest
 
 from sandbox.kernel import libc
 from supervisor.selftest import matrix, outside, runner
-from supervisor.selftest.attack import Attack, Case, Shown, Verdict, judge
+from supervisor.selftest.attack import Attack, Case, Shown, Verdict, judge, one
 from supervisor.selftest.attacks import calls
 from supervisor.selftest.host import HostileHost, HostileWorker
 from supervisor.selftest.victim import Victim
-from supervisor.selftest.walls import Prepared, walls
+from supervisor.selftest.walls import Prepared, Wall, walls
 
 pytestmark = [
     pytest.mark.block4_security,
@@ -138,6 +138,14 @@ def test_each_wall_alone(victim: Victim, prepared: Prepared, number: int) -> Non
         pytest.skip(f"{target.name} cannot be shown here: {column.baseline}")
     assert () == column.missing
     assert matrix.STOPS in column.cells.values()
+
+
+def test_a_success_is_told(workers: list[HostileWorker], victim: Victim) -> None:
+    """The tests above can fail: a permitted call counts as an attack that succeeded, a wall of air as one that fell."""
+    case = one("a clock", "clock_gettime", 1, bytes(16))
+    assert Verdict.SUCCEEDED == judge(case, workers[0].run(case.program))[0]
+    target = dataclasses.replace(next(matrix.targets(victim.found)), stopped_by=frozenset({"air"}))
+    assert ("air",) == matrix.make(target, [Wall("air", lambda: None)], victim.found).missing
 
 
 def test_every_column_is_tested(victim: Victim) -> None:
