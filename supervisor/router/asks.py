@@ -4,14 +4,16 @@ Sender, time and correlation are set here, never taken from the worker. A denial
 hears of it; what is allowed is counted. Errors are the cases of `messaging-error` (`airssys:core/errors`); where the
 sender has no right to a target it hears "denied" whether the target exists or not.
 
-A broadcast goes to each permitted target; the first failure in the order of the list is reported after all of them
-were tried, so an error does not mean that nobody got it.
+A broadcast goes to each permitted target, a few in one turn so that nobody waits for all of them; the first failure in
+the order of the list is reported after all of them were tried, so an error does not mean that nobody got it.
 """
 
 from __future__ import annotations
 
 import enum
 import time
+from collections import deque
+from collections.abc import Generator
 
 from sandbox.types import MAX_NAME, ComponentId
 from sandbox.wire.router_frames import Ack, Broadcast, Cancel, GetMetadata, ListComponents, Request, Send
@@ -21,6 +23,8 @@ from supervisor.router.mailbox import Message
 from supervisor.router.permissions import Permissions, Verdict
 from supervisor.router.routes import GUEST_RUNS, Component, Phase, Worker
 
+SLICE = 16
+"""Targets of a broadcast served in one turn of the loop."""
 MAX_CORRELATION = 64
 """Most of an id that is not open that is given back, characters; ours have 32."""
 
@@ -41,6 +45,7 @@ INVALID_STATE = 5
 Ask = Send | Request | Cancel | Broadcast | ListComponents | GetMetadata
 _Outcome = tuple[int, str]
 _OK: _Outcome = (0, "")
+_DONE = object()
 
 
 class Asks:
@@ -50,6 +55,7 @@ class Asks:
         self._delivery = delivery
         self._permissions = permissions
         self._table = delivery.table
+        self._broadcasts: deque[Generator[None, None, None]] = deque()
 
     def handle(self, worker: Worker, frame: Ask, payload: bytes) -> None:
         """Answer one ask of an attached worker."""
@@ -66,7 +72,9 @@ class Asks:
             case Request():
                 self._request(worker, component, frame, payload)
             case Broadcast():
-                self._broadcast(worker, component, frame, payload)
+                broadcast = self._broadcast(worker, component, frame, payload)
+                if next(broadcast, _DONE) is not _DONE:
+                    self._broadcasts.append(broadcast)
             case _ if payload:
                 self._delivery.violation(worker, f"{type(frame).__name__} with a payload")
             case Cancel():
@@ -81,7 +89,7 @@ class Asks:
     def _send(self, worker: Worker, component: Component, frame: Send, payload: bytes) -> None:
         verdict = self._permissions.check(component, frame.target, "send")
         if verdict is Verdict.DENIED:
-            self._deny(worker, "messaging.send", [frame.target], Ack(frame.ask, *_denied()))
+            self._deny_alone(worker, "messaging.send", frame.target, Ack(frame.ask, *_denied()))
             return
         case, text = self._post(component, frame.target, verdict, payload)
         self._delivery.to_worker(worker, Ack(frame.ask, case, text))
@@ -92,7 +100,7 @@ class Asks:
             return
         verdict = self._permissions.check(component, frame.target, "request")
         if verdict is Verdict.DENIED:
-            self._deny(worker, "messaging.request", [frame.target], Ack(frame.ask, *_denied()))
+            self._deny_alone(worker, "messaging.request", frame.target, Ack(frame.ask, *_denied()))
             return
         # A callback needs its place in the requester's mailbox even if everybody answers at once.
         open_requests = self._delivery.correlations.count(worker.incarnation) + component.mailbox.callbacks
@@ -104,24 +112,40 @@ class Asks:
         )
         self._delivery.to_worker(worker, Ack(frame.ask, case, text))
 
-    def _broadcast(self, worker: Worker, component: Component, frame: Broadcast, payload: bytes) -> None:
+    def _broadcast(
+        self, worker: Worker, component: Component, frame: Broadcast, payload: bytes
+    ) -> Generator[None, None, None]:
+        """Put the message into each permitted mailbox, a slice a turn; the worker may say nothing meanwhile."""
+        answer = self._withhold(worker, frame.ask)
         first, culprit = _OK, None
-        denied: list[ComponentId] = []
-        for target in dict.fromkeys(frame.targets):
+        for count, target in enumerate(dict.fromkeys(frame.targets), 1):
             verdict = self._permissions.check(component, target, "broadcast")
             if verdict is Verdict.DENIED:
-                denied.append(target)
+                self._deny(worker, "messaging.broadcast", target, answer)
                 outcome = _denied()
             else:
                 outcome = self._post(component, target, verdict, payload)
             if first == _OK and outcome != _OK:
                 first, culprit = outcome, target
+            if count % SLICE == 0:
+                yield
+                if worker.phase is Phase.CLOSED:
+                    return
         # Of many targets the worker must be told which one is not there.
-        ack = Ack(frame.ask, *first, components=[] if culprit is None else [culprit])
-        if denied:
-            self._deny(worker, "messaging.broadcast", denied, ack)
-        else:
-            self._delivery.to_worker(worker, ack)
+        answer.ack = Ack(frame.ask, *first, components=[] if culprit is None else [culprit])
+        self._release(worker, answer)
+
+    @property
+    def going(self) -> bool:
+        """Whether a broadcast is under way."""
+        return bool(self._broadcasts)
+
+    def go_on(self) -> None:
+        """Take one broadcast a slice further; all that are under way have their turns."""
+        if self._broadcasts:
+            broadcast = self._broadcasts.popleft()
+            if next(broadcast, _DONE) is not _DONE:
+                self._broadcasts.append(broadcast)
 
     def _post(
         self,
@@ -179,35 +203,50 @@ class Asks:
                 self._delivery.to_worker(worker, Ack(frame.ask, 0, info=(other.name, other.version, other.health)))
                 return
         if verdicts == {Verdict.DENIED}:
-            self._deny(worker, "messaging.metadata", [target], Ack(frame.ask, INVALID_STATE, "denied"))
+            self._deny_alone(worker, "messaging.metadata", target, Ack(frame.ask, INVALID_STATE, "denied"))
         else:
             self._delivery.to_worker(worker, Ack(frame.ask, INVALID_STATE, "not found"))
 
-    # -- denials ----------------------------------------------------------------------------------------------
+    # -- answers that wait --------------------------------------------------------------------------------------
 
-    def _deny(self, worker: Worker, event: str, targets: list[ComponentId], ack: Ack) -> None:
-        """Record each denial; the answer goes out when the last is written. The worker may say nothing meanwhile."""
+    def _withhold(self, worker: Worker, ask: int) -> _Answer:
+        worker.withheld = ask
+        return _Answer()
+
+    def _deny_alone(self, worker: Worker, event: str, target: ComponentId, ack: Ack) -> None:
+        answer = self._withhold(worker, ack.ask)
+        answer.ack = ack
+        self._deny(worker, event, target, answer)
+
+    def _deny(self, worker: Worker, event: str, target: ComponentId, answer: _Answer) -> None:
+        """Record a denial; the answer goes out when all it stands for are written."""
         if worker.home is not None:
-            worker.home.denied += len(targets)
-        worker.withheld = ack.ask
-        missing = len(targets)
+            worker.home.denied += 1
+        answer.unwritten += 1
 
         def recorded(_seq: int) -> None:
-            nonlocal missing
-            missing -= 1
-            if missing == 0:
-                self._release(worker, ack)
+            answer.unwritten -= 1
+            self._release(worker, answer)
 
-        for target in targets:
-            self._delivery.audit.record(
-                event, str(worker.component), "denied", _name(target), "delivery-failed", on_recorded=recorded
-            )
+        self._delivery.audit.record(
+            event, str(worker.component), "denied", _name(target), "delivery-failed", on_recorded=recorded
+        )
 
-    def _release(self, worker: Worker, ack: Ack) -> None:
-        if worker.withheld != ack.ask or worker.phase is Phase.CLOSED:
+    def _release(self, worker: Worker, answer: _Answer) -> None:
+        if answer.ack is None or answer.unwritten or worker.phase is Phase.CLOSED:
             return
         worker.withheld = None
-        self._delivery.to_worker(worker, ack)
+        self._delivery.to_worker(worker, answer.ack)
+
+
+class _Answer:
+    """An answer that is not given yet: `ack` is set when it is known, `unwritten` counts denials not yet recorded."""
+
+    __slots__ = ("ack", "unwritten")
+
+    def __init__(self) -> None:
+        self.ack: Ack | None = None
+        self.unwritten = 0
 
 
 def _denied() -> _Outcome:

@@ -79,13 +79,15 @@ class Loop:
                 self._watch()
                 # The bus's descriptor tells of news for libzmq, not of messages that libzmq has already.
                 pending = self._bus.pending
-                patience = 0 if pending or self._channels.backlog else timers.wait()
+                busy = pending or self._channels.backlog or self._asks.going
+                patience = 0 if busy else timers.wait()
                 ready = dict(self._epoll.poll(patience, EVENTS))
                 self._serve_backlog()
                 for fd, events in ready.items():
                     channel = self._channels.get(fd)
                     if channel is not None:
                         self._serve(channel, events)
+                self._asks.go_on()
                 if supervisor_fd in ready:
                     self._supervisor.flush()
                     self._read_supervisor()

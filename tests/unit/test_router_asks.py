@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.types import ComponentId
+from sandbox.wire import zmtp
 from sandbox.wire.router_frames import (
     Ack,
     Broadcast,
@@ -18,7 +19,8 @@ from sandbox.wire.router_frames import (
     Send,
     Unroute,
 )
-from tests.unit.router_host import TALK, FakeWorker, Host, cid
+from supervisor.router import asks
+from tests.unit.router_host import TALK, FakeWorker, Host, cid, encode
 
 pytestmark = pytest.mark.block5_messaging
 
@@ -150,6 +152,43 @@ def test_broadcast_partly_denied(host: Host) -> None:
         receiver.reply(frame)
     assert Ack(4, 0) == worker.ask(Broadcast(4, [cid("acme/b"), cid("acme/c")]))
     assert Ack(5, 0) == worker.ask(Broadcast(5, []))
+
+
+def test_broadcast_to_many(host: Host) -> None:
+    """A broadcast that takes several turns reaches everybody once, and is answered when its denials are on record."""
+    names = [f"acme/t{number}" for number in range(3 * asks.SLICE + 1)]
+    for number, name in enumerate(names):
+        host.route(name, [MessagingRule(source="acme/other")] if number % 10 == 5 else TALK)
+    worker = working(host, "acme/a", TALK)
+    worker.send(Broadcast(3, [cid(name) for name in names]), b"all")
+    refused = [f"{name}/0" for number, name in enumerate(names) if number % 10 == 5]
+    records = [host.auditor.next() for _ in refused]
+    assert refused == [record.object for record in records]
+    for record in records[:-1]:
+        host.auditor.written(record)
+    worker.sock.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        worker.sock.recv(1)
+    worker.sock.settimeout(20)
+    host.auditor.written(records[-1])
+    assert Ack(3, 1, "denied", [cid(names[5])]) == worker.take(Ack)[0]
+    depths = {str(route.component): route.depth for route in host.settle().routes}
+    assert {name: int(f"{name}/0" not in refused) for name in names} == {name: depths[f"{name}/0"] for name in names}
+    assert 0 == worker.ask(Broadcast(4, [cid(names[0])])).case
+
+
+def test_a_broadcast_under_way_ends_with_its_sender(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who speaks before the answer is ended, and what is left of the list gets nothing."""
+    monkeypatch.setattr(asks, "SLICE", 1)
+    for number in range(200):
+        host.route(f"acme/t{number}", TALK)
+    worker = working(host, "acme/a", TALK)
+    broadcast = zmtp.encode_message([encode(Broadcast(3, [cid(f"acme/t{number}") for number in range(200)])), b""])
+    worker.sock.sendall(broadcast * 2)
+    assert "Broadcast before its last question was answered" == host.violated(worker).detail
+    depths = [route.depth for route in host.settle().routes]
+    assert 0 < sum(depths) < 200
+    assert depths == [route.depth for route in host.settle().routes], "it goes on"
 
 
 def test_too_large_for_the_target(host: Host) -> None:
