@@ -6,6 +6,7 @@ import socket
 import sys
 
 from bridge import main
+from sandbox import walls
 from sandbox.kernel import process
 from sandbox.kernel.confine import confine
 
@@ -20,5 +21,6 @@ if __name__ == "__main__":
     process.die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     _preload()
-    confine("airssys-bridge", 65536)
+    # Grants come later, and files are moved between their directories: Landlock can handle neither.
+    confine("airssys-bridge", "bridge", 65536, files=False, lost=walls.parse(sys.argv[2]))
     main.run(socket.socket(fileno=3), 4, map_size=int(sys.argv[1]))

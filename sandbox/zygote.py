@@ -63,6 +63,7 @@ def main(profile: str = "paranoid", lost: frozenset[str] = frozenset()) -> NoRet
         user_sysctl=user_sysctl,
         lost=lost,
     )
+    own_filter = seccomp.compile_policy("zygote")
     process.no_writable_code()
     if "mseal" not in lost:
         process.seal_executable()
@@ -73,6 +74,11 @@ def main(profile: str = "paranoid", lost: frozenset[str] = frozenset()) -> NoRet
     caps.keep_only(*KEPT)
     process.no_dump()
     process.die_with_parent()
+    process.no_new_privileges()
+    # No file, no TCP, no signal to the supervisor, whose uid this process has. Workers inherit that.
+    own = [] if user_sysctl is None else [landlock.Allowed(user_sysctl, landlock.WRITE_FILE)]
+    landlock.restrict(blueprint.landlock_abi, "landlock" in lost, allowed=own)
+    seccomp.load(own_filter)
     gc.collect()
     gc.freeze()
 

@@ -13,10 +13,10 @@ from sandbox.kernel.confine import confine
 if __name__ == "__main__":
     process.die_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    confine("airssys-audit", 256)
+    lost = walls.parse(sys.argv[3])
+    confine("airssys-audit", "auditor", 256, keeps=[4], lost=lost)
     try:
-        lost = sorted(walls.parse(sys.argv[3]))
-        main.run(socket.socket(fileno=3), 4, sys.argv[1], rotate_size=int(sys.argv[2]), lost=lost)
+        main.run(socket.socket(fileno=3), 4, sys.argv[1], rotate_size=int(sys.argv[2]), lost=sorted(lost))
     except AirssysError as error:
         # A broken chain or key is there tomorrow as well: one line, and a status that says not to try again.
         logging.getLogger("airssys.auditor").critical("%s", error)

@@ -64,9 +64,9 @@ def no_new_privileges() -> None:
         raise OSError(0, "prctl(PR_SET_NO_NEW_PRIVS) did not hold")
 
 
-def deny_write_execute() -> None:
-    """MDWE: no mapping may become executable any more (Linux 6.3)."""
-    libc.prctl(PR_SET_MDWE, 1, name="prctl(PR_SET_MDWE)")
+def deny_write_execute(*, inherited: bool = True) -> None:
+    """MDWE: no mapping may become executable any more (Linux 6.3); in children neither, unless told (Linux 6.6)."""
+    libc.prctl(PR_SET_MDWE, 1 if inherited else 3, name="prctl(PR_SET_MDWE)")  # PR_MDWE_NO_INHERIT
     if libc.prctl(PR_GET_MDWE) & 1 != 1:
         raise OSError(0, "prctl(PR_SET_MDWE) did not hold")
 

@@ -204,10 +204,27 @@ def _all(value: object, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
+def covers(wide: Rule, narrow: Rule) -> bool:
+    """Whether `wide` speaks of every call that `narrow` speaks of, whatever either answers."""
+    if wide.call != narrow.call:
+        return False
+    said = {entry.argument: entry for entry in narrow.comparisons}
+    for entry in wide.comparisons:
+        other = said.get(entry.argument)
+        if other is None or entry.op == "le" or other.op == "le":
+            if other == entry:
+                continue
+            return False
+        if entry.mask & ~other.mask or other.value & entry.mask != entry.value:
+            return False
+    return True
+
+
 def rules(name: str, machine: str = platform.machine()) -> list[Rule]:
     """All rules of a policy that a machine has the calls for, those of the policies it includes first.
 
-    A rule that several included policies say in the same words counts once.
+    A rule that several included policies say in the same words counts once. What one rule lets through no other answers
+    with an error.
 
     Raises:
         PolicyError: see `read_policy`; or policies that include each other.
@@ -216,7 +233,8 @@ def rules(name: str, machine: str = platform.machine()) -> list[Rule]:
     for rule in _rules(name, ()):
         if machine in rule.machines:
             found[rule] = None
-    return list(found)
+    passing = [rule for rule in found if not rule.answer]
+    return [rule for rule in found if not rule.answer or not any(covers(wide, rule) for wide in passing)]
 
 
 def _rules(name: str, including: tuple[str, ...]) -> list[Rule]:

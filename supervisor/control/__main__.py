@@ -1,4 +1,4 @@
-"""`python -m supervisor.control BUS STATE_DIR OWNER`: 3 is the supervisor, 4 the API's socket, 5 the configuration."""
+"""`python -m supervisor.control BUS STATE_DIR OWNER LOST`: 3 the supervisor, 4 the API's socket, 5 the settings."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import sys
 
 import msgspec
 
+from sandbox import walls
 from sandbox.errors import AirssysError
 from sandbox.kernel import process
+from sandbox.kernel.confine import confine_in_place
 from supervisor.config import HostConfig
 from supervisor.control.main import run
 
 
 def main() -> None:
     """Take what the supervisor left at its fixed places and be control."""
-    process.set_name("airssys-control")
     process.no_dump()
     process.die_with_parent()
-    bus_path, state_dir, owner = sys.argv[1:]
+    bus_path, state_dir, owner, lost = sys.argv[1:]
     with open(5, "rb") as file:
         file.seek(0)
         config = msgspec.msgpack.decode(file.read(), type=HostConfig)
+    # Before any thread exists: Landlock binds the thread that asks for it and those made later.
+    confine_in_place("airssys-control", "control", reads=["/proc"], owns=[state_dir], lost=walls.parse(lost))
     for fd in (3, 4):
         os.set_inheritable(fd, False)
     try:

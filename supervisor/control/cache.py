@@ -33,6 +33,7 @@ from supervisor.control.errors import CacheError
 MAGIC = b"AIRSCW01"
 _HEADER = struct.Struct("<8s32s32sIQ")
 _MAC = 32
+_ASIDE = ".refused"
 _KEPT_ASIDE = 8
 _info = msgspec.msgpack.Decoder(CompileResult)
 
@@ -56,8 +57,6 @@ class Cache:
     def __init__(self, root: str, key_path: str, fingerprint: str) -> None:
         self._root = root
         os.makedirs(root, mode=0o700, exist_ok=True)
-        self._aside = os.path.join(root, "quarantine")
-        os.makedirs(self._aside, mode=0o700, exist_ok=True)
         self._key = _load_key(key_path)
         self._engine = hashlib.sha256(fingerprint.encode()).digest()
 
@@ -134,8 +133,9 @@ class Cache:
 
     def _put_aside(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.rename(path, os.path.join(self._aside, f"{os.path.basename(path)}.{secrets.token_hex(4)}"))
-        names = [os.path.join(self._aside, name) for name in os.listdir(self._aside)]
+            # In the same directory: control's Landlock domain moves nothing between directories.
+            os.rename(path, f"{path}.{secrets.token_hex(4)}{_ASIDE}")
+        names = [os.path.join(self._root, name) for name in os.listdir(self._root) if name.endswith(_ASIDE)]
         for old in sorted(names, key=lambda name: os.lstat(name).st_mtime_ns)[:-_KEPT_ASIDE]:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 os.unlink(old)

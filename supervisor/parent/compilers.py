@@ -138,7 +138,7 @@ class Compilers:
             uid=identities.compiler(compilation.number),
             own_uid=identities.base is not None,
             foreign=self.foreign,
-            filters=1,
+            filters=inspect.filters_of(os.getpid()) + 1,
             descriptors={"2": "socket:", "3": "/memfd:", "4": "/memfd:"},
             limits={"Max cpu time": compilation.request.seconds + OWN_SECONDS},
         )

@@ -6,7 +6,6 @@ dumpable. Any difference kills it before it gets its first message, or a strange
 
 from __future__ import annotations
 
-import functools
 import os
 from dataclasses import dataclass
 
@@ -48,10 +47,9 @@ def _status(pid: int) -> dict[str, str]:
         return {key: value.strip() for key, _, value in (line.partition(":") for line in file)}
 
 
-@functools.cache
-def _own_filters() -> int:
-    """Filters this process is under: those the host was started under, which every child has too."""
-    return int(_status(os.getpid()).get("Seccomp_filters", "0"))
+def filters_of(pid: int) -> int:
+    """How many system-call filters a process is under; they are inherited. Raises OSError when it is gone."""
+    return int(_status(pid).get("Seccomp_filters", "0"))
 
 
 def _limits(pid: int) -> dict[str, tuple[str, str]]:
@@ -69,7 +67,7 @@ class Wanted:
         uid: the outside uid, four times, as its gid.
         own_uid: whether that uid is its own; without, supplementary groups cannot be emptied and are not checked.
         foreign: what none of its namespaces may be, the host's and the zygote's.
-        filters: how many system-call filters it has loaded, beside those that the supervisor is under.
+        filters: how many system-call filters it is under, those inherited and its own.
         descriptors: number to the beginning of what it leads to.
         limits: name in /proc/PID/limits to the wanted value, soft and hard, beside those that must be 0.
     """
@@ -82,17 +80,19 @@ class Wanted:
     limits: dict[str, int]
 
 
-def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces) -> None:
-    """Check a sealed worker: two filters, two sockets, no file to write.
+def check(pid: int, uid: int, own_uid: bool, foreign: Namespaces, inherited: int) -> None:
+    """Check a sealed worker: two filters of its own, two sockets, no file to write.
 
     Args:
         pid: the worker, a child of ours that has not been waited for (so the number cannot be another's).
         uid, own_uid, foreign: see `Wanted`.
+        inherited: how many filters the zygote is under.
 
     Raises:
         OutsideCheckFailed: something differs; the message says what was found and what was wanted.
     """
-    check_process(pid, Wanted(uid, own_uid, foreign, 2, {"3": "socket:", "4": "socket:"}, {"Max file size": 0}))
+    descriptors = {"3": "socket:", "4": "socket:"}
+    check_process(pid, Wanted(uid, own_uid, foreign, inherited + 2, descriptors, {"Max file size": 0}))
 
 
 def check_process(pid: int, wanted: Wanted) -> None:
@@ -119,7 +119,7 @@ def check_process(pid: int, wanted: Wanted) -> None:
         "Gid": "\t".join([str(wanted.uid if wanted.own_uid else os.getgid())] * 4),
         "NoNewPrivs": "1",
         "Seccomp": "2",
-        "Seccomp_filters": str(_own_filters() + wanted.filters),
+        "Seccomp_filters": str(wanted.filters),
         "Threads": "1",
         **dict.fromkeys(_CAPABILITIES, _ZERO),
     }

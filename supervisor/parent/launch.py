@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from sandbox.errors import AirssysError, KernelFeatureMissing
 from sandbox.kernel import cgroups, probe, process
+from sandbox.kernel.confine import confine_parent
 from supervisor.config import HostConfig
 from supervisor.parent import consent, layout, privileges
 from supervisor.parent.errors import RootError
@@ -115,9 +116,9 @@ def _run(config: HostConfig, on_ready: object) -> int:
             print(f"wall lost: {wall.name}: {wall.detail}", file=sys.stderr)
     if identities.base is not None:
         privileges.become_service(identities.supervisor)
-    process.no_dump()
     process.set_name("airssys-host")
     os.environ.clear()
+    confine_parent(lost)
     supervisor = Supervisor(
         config,
         prepared,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from sandbox.errors import AirssysError
 from supervisor.parent.children import Child
-from supervisor.parent.inspect import Namespaces
+from supervisor.parent.inspect import Namespaces, filters_of
 from supervisor.parent.services import Services
 from supervisor.parent.workers import Worker, Workers
 
@@ -46,6 +46,7 @@ class Pool:
     services: Services
     zygote: Child
     _foreign: Namespaces = field(default_factory=dict)
+    _inherited: int = 0
     _private: dict[int, Worker] = field(default_factory=dict)
     """Workers of private zygotes that are not cloned yet, by the number in the zygote's name."""
     _not_before: float = 0.0
@@ -53,7 +54,7 @@ class Pool:
 
     def zygote_up(self) -> None:
         """The host's zygote is ready. Raises OSError when it is gone again."""
-        self._foreign = self.workers.foreign(self.zygote.pid)
+        self._foreign, self._inherited = self.workers.foreign(self.zygote.pid), filters_of(self.zygote.pid)
         self._not_before = time.monotonic() + QUIET_SECONDS
 
     def take(self, spawn: str) -> Worker:
@@ -72,7 +73,7 @@ class Pool:
 
     def _cloned(self) -> Worker:
         worker = self.workers.make(self.zygote)
-        worker.foreign = self._foreign
+        worker.foreign, worker.inherited = self._foreign, self._inherited
         self.workers.ask(worker)
         return worker
 
@@ -132,7 +133,7 @@ class Pool:
         if worker.verdict is not None or worker.stage != "cloning":
             self.dismiss(zygote)  # given up meanwhile
             return
-        worker.foreign = self.workers.foreign(zygote.pid)
+        worker.foreign, worker.inherited = self.workers.foreign(zygote.pid), filters_of(zygote.pid)
         self.workers.ask(worker)
 
     def dismiss(self, zygote: Child) -> None:

@@ -33,30 +33,35 @@ class Services:
     def _privileged(self) -> bool:
         return self.identities.base is not None
 
+    @property
+    def _lost(self) -> str:
+        return walls.spell(self.lost)
+
     def _spawn(self, module: str, arguments: list[str], fds: list[int], kind: Kind) -> int:
         return spawn(module, arguments, fds, kind, self.layout.log_fd, self._privileged)
 
     def zygote(self, channel: socket.socket) -> int:
         """The zygote: its own user namespace maps the supervisor to 0 and the workers' uids to 1 and up."""
         kind = Kind(self.identities.supervisor, True, extra=self.identities.worker_range)
-        arguments = [self.config.profile, walls.spell(self.lost)]
-        return self._spawn("sandbox.zygote", arguments, [channel.fileno()], kind)
+        return self._spawn("sandbox.zygote", [self.config.profile, self._lost], [channel.fileno()], kind)
 
     def auditor(self, channel: socket.socket) -> int:
         """The auditor: channel, log directory."""
-        arguments = [self.config.audit_sync, str(self.config.audit_rotate_size), walls.spell(self.lost)]
+        arguments = [self.config.audit_sync, str(self.config.audit_rotate_size), self._lost]
         fds = [channel.fileno(), self.layout.audit_fd]
         return self._spawn("bridge.audit", arguments, fds, Kind(self.identities.auditor, True))
 
     def bridge(self, channel: socket.socket) -> int:
         """The bridge: channel, storage directory."""
         fds = [channel.fileno(), self.layout.storage_fd]
-        return self._spawn("bridge", [str(self.config.storage_map_size)], fds, Kind(self.identities.bridge, True))
+        return self._spawn(
+            "bridge", [str(self.config.storage_map_size), self._lost], fds, Kind(self.identities.bridge, True)
+        )
 
     def router(self, channel: socket.socket) -> int:
         """The router: channel and the bus's listening socket."""
         fds = [channel.fileno(), self.layout.bus.fileno()]
-        arguments = [self.layout.bus_path, str(self.identities.control)]
+        arguments = [self.layout.bus_path, str(self.identities.control), self._lost]
         return self._spawn("supervisor.router", arguments, fds, Kind(self.identities.router, False))
 
     def control(self, channel: socket.socket) -> int:
@@ -68,7 +73,7 @@ class Services:
             kind = Kind(self.identities.control, False, reads=(layout.run,), writes=(layout.control_dir,))
             return self._spawn(
                 "supervisor.control",
-                [layout.bus_path, layout.control_dir, str(self.identities.own)],
+                [layout.bus_path, layout.control_dir, str(self.identities.own), self._lost],
                 [channel.fileno(), layout.api.fileno(), blob],
                 kind,
             )
@@ -78,5 +83,5 @@ class Services:
     def compiler(self, number: int, fds: list[int], memory: int, seconds: int, groups: list[int]) -> int:
         """A compiler for one component: its bytes, a place for the result, a channel; its control groups."""
         kind = Kind(self.identities.compiler(number), True, own_pids=True)
-        arguments = [str(memory), str(seconds), self.config.profile, walls.spell(self.lost)]
+        arguments = [str(memory), str(seconds), self.config.profile, self._lost]
         return spawn("sandbox.compiler", arguments, fds, kind, self.layout.log_fd, self._privileged, groups)

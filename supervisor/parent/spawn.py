@@ -1,6 +1,7 @@
 """Starting the host's own processes: fresh interpreters, each as little as its work needs.
 
-Two kinds. A *plain* child (control, router) gets its own uid and no capability. A *caged* child (zygote, bridge,
+Two kinds. A *plain* child (control, router) gets its own uid, no capability and, where the supervisor may make them,
+mount, net, ipc, uts and cgroup namespaces. A *caged* child (zygote, bridge,
 auditor, compiler) is exec'd inside a user namespace that the supervisor owns, with mount, net, ipc, uts and cgroup
 namespaces of its own; it imports what it needs and then shuts itself into an empty root (`sandbox.kernel.confine`).
 Being exec'd there makes it readable for its owner, the supervisor, whatever it does to itself (ptrace(2), "access mode
@@ -30,6 +31,10 @@ CAGED_NAMESPACES = (
     | process.CLONE_NEWUTS
     | process.CLONE_NEWCGROUP
 )
+PLAIN_NAMESPACES = (
+    process.CLONE_NEWNS | process.CLONE_NEWNET | process.CLONE_NEWIPC | process.CLONE_NEWUTS | process.CLONE_NEWCGROUP
+)
+"""What a plain child gets where the supervisor may make it: a network without devices, no IPC object of the host."""
 _STEP_SECONDS = 10.0
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -227,7 +232,7 @@ def _child(
         status, go, log, null = (process.move_high(fd) for fd in (status_w, go_r, log_fd, null))
         os.umask(0o022)  # the way to the interpreter is made for another uid
         if privileged:
-            libc.unshare(process.CLONE_NEWNS)
+            libc.unshare(process.CLONE_NEWNS if kind.caged else PLAIN_NAMESPACES)
             mounts.make_private()
             mounts.expose([*interpreter_trees(), *kind.reads], kind.writes)
         if kind.caged:

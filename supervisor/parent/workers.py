@@ -55,6 +55,8 @@ class Worker:
     """Until it is cloned: its fd 3, its fd 4, and the descriptors through which it joins its control groups."""
     foreign: inspect.Namespaces = field(default_factory=dict)
     """Namespaces it must not be in: the host's and its zygote's."""
+    inherited: int = 0
+    """System-call filters it begins under: its zygote's."""
     stage: str = "cloning"
     claim: StartWorker | None = None
     code: int = -1
@@ -264,7 +266,7 @@ class Workers:
         if worker.claim is None:
             raise ProtocolViolation("a blank says it is sealed")
         worker.sealed = time.monotonic()
-        inspect.check(worker.pid, worker.uid, self.identities.base is not None, worker.foreign)
+        inspect.check(worker.pid, worker.uid, self.identities.base is not None, worker.foreign, worker.inherited)
         if not self.cgroups.holds(worker.group, worker.pid):
             raise OutsideCheckFailed("not in its control group", subject=str(worker.pid))
         worker.code_sealed = message[1] != b"\0"

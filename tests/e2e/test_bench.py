@@ -16,9 +16,7 @@ pytestmark = [pytest.mark.block9_monitoring, pytest.mark.long]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the figures are those of a host with every wall")
-@pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap, the peer of a start, is not installed"
-)
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap, the peer of a start, is not installed")
 def test_figures(able: None, tmp_path: Path) -> None:
     """Each figure has ours, peer, ratio, unit and the peer's name; a ratio follows from the two."""
     out = tmp_path / "figures.json"

@@ -53,11 +53,12 @@ def _blanks(host: Host) -> set[int]:
 
 def _waiting(host: Host, count: int) -> set[int]:
     """The blanks, once there are `count` and each waits under its first filter."""
-    zygote = int(_status(host.processes()["zygote"])["Seccomp_filters"])
 
     def ready() -> set[int]:
         found = _blanks(host)
         try:
+            # Looked at each time: a new zygote has its own filter only when it is ready.
+            zygote = int(_status(host.processes()["zygote"])["Seccomp_filters"])
             filters = {int(_status(pid)["Seccomp_filters"]) for pid in found}
         except (FileNotFoundError, ProcessLookupError):
             return set()

@@ -64,13 +64,13 @@ def held(pid: int, name: str = "CapEff") -> set[int]:
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_worker_status(pids: dict[str, int], component: str) -> None:
-    """No capability in any set, two filters, no new privileges, one thread, first of its pid namespace, ours."""
+    """No capability, two filters of its own, no new privileges, one thread, first of its pid namespace, ours."""
     found = status(pids[component])
     wanted = {
         **dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), ZERO),
         "NoNewPrivs": "1",
         "Seccomp": "2",
-        "Seccomp_filters": "2",
+        "Seccomp_filters": "4",
         "Threads": "1",
         "PPid": str(pids["supervisor"]),
         "CoreDumping": "0",
@@ -249,10 +249,10 @@ def test_caged_services(pids: dict[str, int], name: str) -> None:
 @needs_root
 @pytest.mark.parametrize("name", PLAIN)
 def test_plain_services_see_the_machine(pids: dict[str, int], name: str) -> None:
-    """Positive control of the empty roots: control and router see files; only their mounts are their own."""
+    """Positive control of the empty roots: control and router have files around them, in namespaces of their own."""
     assert [] != os.listdir(f"/proc/{pids[name]}/root/")
     own, ours = namespaces(pids[name]), namespaces(os.getpid())
-    assert ["mnt"] == [kind for kind in NAMESPACES if own[kind] != ours[kind]]
+    assert ["mnt", "net", "ipc", "uts", "cgroup"] == [kind for kind in NAMESPACES if own[kind] != ours[kind]]
 
 
 @needs_root

@@ -23,9 +23,18 @@ def _nothing(*arguments: object) -> None:
 
 def _load_only(count: int) -> None:
     def load(bpf: bytes) -> None:
-        if len(_loaded) < count:
+        if len(_loaded) <= count:  # the first is the zygote's own
             _load(bpf)
         _loaded.append(bpf)
+
+    seccomp.load = load
+
+
+def _unfiltered_zygote() -> None:
+    """Its own filter knows one way to clone."""
+
+    def load(bpf: bytes) -> None:
+        seccomp.load = _load
 
     seccomp.load = load
 
@@ -75,8 +84,10 @@ def leave_out(step: str) -> None:
         mounts.enter_empty_root = _nothing
     elif step == "pid":
         zygote.libc_clone = lambda: process.raw_clone(process.CLONE_PARENT)
+        _unfiltered_zygote()
     elif step == "parent":
         zygote.libc_clone = lambda: process.raw_clone(process.CLONE_NEWPID)
+        _unfiltered_zygote()
     elif step == "landlock refuses":
         landlock.restrict_all = _refuse
     elif step.startswith("each in turn "):

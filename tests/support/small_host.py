@@ -59,6 +59,7 @@ class Host:
             raise AssertionError(log.read().decode(errors="replace")) from None
         assert Up() == msgspec.msgpack.decode(body, type=Up)
         self.namespaces = inspect.with_namespaces(self.namespaces, self.zygote)
+        self.inherited = inspect.filters_of(self.zygote)
 
     def worker(self, code: bytes) -> tuple[int, int, tuple[int, bytes] | None]:
         """A worker's pid, its outside uid and what it reported."""
@@ -89,7 +90,7 @@ class Host:
     def check(self, pid: int, uid: int) -> str:
         """The check's verdict: "" or what it says."""
         try:
-            inspect.check(pid, uid, self.own_uids, self.namespaces)
+            inspect.check(pid, uid, self.own_uids, self.namespaces, self.inherited)
         except OutsideCheckFailed as error:
             return str(error)
         return ""

@@ -68,8 +68,8 @@ def test_sealed(code: bytes) -> None:
     ("left_out", "said"),
     [
         ("descriptors", "descriptors are ['0', '1', '2', '3', '4'"),
-        ("last filter", "Seccomp_filters is '1'"),
-        ("both filters", "Seccomp is '0'"),
+        ("last filter", "Seccomp_filters is '2'"),
+        ("both filters", "Seccomp_filters is '1'"),
         ("capabilities", "CapPrm is"),
         ("network", "namespaces shared with host or zygote: net"),
         ("root", "mounts are"),
@@ -120,7 +120,7 @@ def test_an_ordinary_child() -> None:
     pid = _ordinary_child()
     try:
         with pytest.raises(OutsideCheckFailed, match=r"is .*wanted"):
-            inspect.check(pid, os.getuid(), False, inspect.own_namespaces())
+            inspect.check(pid, os.getuid(), False, inspect.own_namespaces(), 0)
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -133,7 +133,7 @@ def test_a_process_that_is_gone() -> None:
         os._exit(0)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(OutsideCheckFailed):
-        inspect.check(pid, os.getuid(), False, inspect.own_namespaces())
+        inspect.check(pid, os.getuid(), False, inspect.own_namespaces(), 0)
     os.waitpid(pid, 0)
 
 
@@ -150,7 +150,7 @@ def _lying(changes: dict[str, str]) -> Callable[[int], dict[str, str]]:
         ("Gid", "0\t0\t0\t1"),
         ("NoNewPrivs", "0"),
         ("Seccomp", "1"),
-        ("Seccomp_filters", "3"),
+        ("Seccomp_filters", "7"),
         ("Threads", "2"),
         ("CapInh", "0000000000000001"),
         ("CapPrm", "000001ffffffffff"),

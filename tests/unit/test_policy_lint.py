@@ -131,13 +131,13 @@ def test_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_included_already(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that an included policy makes superfluous is found; one that widens it is not."""
-    wide, narrow = rule("mprotect", policy="inner"), rule("mprotect", Comparison(2, "eq", 1), policy="outer")
-    policy = Policy("outer", "a description of enough words", ("inner",), (narrow,))
+    wide, narrow = rule("mprotect", policy="base"), rule("mprotect", Comparison(2, "eq", 1), policy="outer")
+    policy = Policy("outer", "a description of enough words", ("base",), (narrow,))
     monkeypatch.setattr(lint, "read_policy", lambda _: policy)
     monkeypatch.setattr(lint, "rules", lambda _name, machine="x86_64": [wide, narrow])
-    assert ["outer.toml: mprotect: inner.toml lets it through already"] == lint.lint("outer")
-    monkeypatch.setattr(lint, "read_policy", lambda _: Policy("inner", policy.description, (), (wide,)))
-    assert [] == lint.lint("inner")
+    assert ["outer.toml: mprotect: base.toml lets it through already"] == lint.lint("outer")
+    monkeypatch.setattr(lint, "read_policy", lambda _: Policy("base", policy.description, (), (wide,)))
+    assert [] == lint.lint("base")
 
 
 def test_a_filter_inside_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_filter_inside_another(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (rule("brk"), rule("brk"), True),
         (rule("brk"), rule("munmap"), False),
-        (rule("brk"), rule("brk", answer="EPERM"), False),
+        (rule("brk"), rule("brk", answer="EPERM"), True),
         (rule("close"), rule("close", fd(3)), True),
         (rule("close", fd(3)), rule("close"), False),
         (rule("close", fd(3)), rule("close", fd(4)), False),
@@ -170,5 +170,5 @@ def test_a_filter_inside_another(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_covers(wide: Rule, narrow: Rule, verdict: bool) -> None:
-    """One rule lets through all that another does, or not. Where it cannot tell, the answer is no."""
+    """One rule speaks of all that another speaks of, or not. Where it cannot tell, the answer is no."""
     assert verdict == lint.covers(wide, narrow)

@@ -30,7 +30,12 @@ from sandbox.policy import rules as policies
 from sandbox.policy.rules import MACHINES, PolicyError, Rule, allowed_calls, names, parse_policy, read_policy, rules
 
 pytestmark = pytest.mark.block4_security
-POLICIES = ("worker", "worker-load", "compiler")
+STRANGERS = ("worker", "worker-load", "compiler")
+"""Filters of processes that touch a stranger's code."""
+SERVICES = ("auditor", "bridge", "router", "control")
+FILTERS = (*STRANGERS, *SERVICES, "zygote", "supervisor")
+PARTS = ("base", "no-new-code", "start", "threads")
+"""Policies that others include and no process loads."""
 DATA = Path(__file__).parent / "data"
 LIBSECCOMP = (2, 5, 4)
 """The version the golden files were made with."""
@@ -58,7 +63,7 @@ PROT_EXEC = 4
 
 def test_every_policy_is_known() -> None:
     """Each file of the directory is one these tests look at."""
-    assert sorted(POLICIES) == names()
+    assert sorted((*FILTERS, *PARTS)) == names()
 
 
 def test_the_workers_calls() -> None:
@@ -67,7 +72,7 @@ def test_the_workers_calls() -> None:
     assert 11 == len(WORKER_CALLS)
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", STRANGERS)
 def test_wildcards(name: str) -> None:
     """A call without argument rules is one of the few listed above."""
     assert WITHOUT_ARGUMENTS[name] == {rule.call for rule in read_policy(name).rules if not rule.comparisons}
@@ -89,7 +94,7 @@ def test_no_executable_memory(name: str, call: str) -> None:
     assert {0} == {_pins(rule, 2, ((1 << 64) - 1) & ~3) for rule in found}
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", STRANGERS)
 def test_memory_is_never_a_file(name: str) -> None:
     """Every mmap is anonymous and private, and in worker and compiler at no chosen address."""
     for rule in (rule for rule in rules(name) if rule.call == "mmap"):
@@ -112,10 +117,62 @@ NEVER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", STRANGERS)
 def test_never(name: str) -> None:
     """Calls that make or take authority are in no policy; a waiting worker takes its code's descriptor on fd 3."""
     assert ({"recvmsg"} if name == "worker-load" else set()) == NEVER & set(allowed_calls(name))
+
+
+NEVER_IN_THE_HOST = {
+    "acct", "add_key", "bpf", "chroot", "clock_settime", "create_module", "delete_module", "execveat", "fanotify_init",
+    "finit_module", "fsopen", "init_module", "io_uring_enter", "io_uring_register", "io_uring_setup", "ioperm", "iopl",
+    "kcmp", "kexec_file_load", "kexec_load", "lookup_dcookie", "mknod", "mknodat", "modify_ldt", "move_pages",
+    "name_to_handle_at", "open_by_handle_at", "perf_event_open", "personality", "pidfd_getfd", "pkey_mprotect",
+    "process_madvise", "process_vm_readv", "process_vm_writev", "ptrace", "quotactl", "reboot", "remap_file_pages",
+    "request_key", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "setns", "settimeofday", "setuid", "shmat", "shmget",
+    "swapon", "syslog", "tkill", "uselib", "userfaultfd", "vhangup", "bind",
+}  # fmt: skip
+
+
+def test_never_in_the_host() -> None:
+    """Nothing in the whole host traces, loads modules or BPF, uses io_uring or keys, enters namespaces of others."""
+    assert set() == NEVER_IN_THE_HOST & set(allowed_calls("supervisor"))
+    known = {call for call in NEVER_IN_THE_HOST if any(seccomp.number_of(call, machine) for machine in MACHINES)}
+    assert NEVER_IN_THE_HOST == known, "none of these names is a slip of the pen"
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_unix_sockets_alone(name: str) -> None:
+    """Who may make a socket at all may make AF_UNIX ones."""
+    for rule in rules(name):
+        if rule.call in ("socket", "socketpair"):
+            assert 1 == _pins(rule, 0, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_make_no_code(name: str) -> None:
+    """Services that have imported everything get no executable page: an error instead, and the process lives."""
+    bpf = compile_policy(name)
+    for call in ("mmap", "mprotect"):
+        number = number_of(Rule("", call, ""), libc.MACHINE)
+        assert ALLOW == run(bpf, number, (0, 4096, 3, 0x22, 0xFFFFFFFF, 0), ARCHITECTURES[libc.MACHINE])
+        for prot in (4, 5, 7):
+            said = run(bpf, number, (0, 4096, prot, 0x22, 0xFFFFFFFF, 0), ARCHITECTURES[libc.MACHINE])
+            assert 0x00050000 | errno.EACCES == said
+
+
+@pytest.mark.parametrize("name", (*SERVICES, "compiler"))
+def test_services_make_no_process(name: str) -> None:
+    """No exec in any, and a clone is a thread's or none."""
+    assert set() == {"execve", "fork", "vfork", "unshare", "mount"} & set(allowed_calls(name))
+    flags = {_pins(rule, 0, 0xFFFFFFFF) for rule in rules(name) if rule.call == "clone"}
+    assert flags <= {0x3D0F00}
+
+
+def test_the_zygote_clones_workers_alone() -> None:
+    """CLONE_PARENT and CLONE_NEWPID, SIGCHLD at the end: nothing else, and no program."""
+    assert {0x20008011} == {_pins(rule, 0, 0xFFFFFFFF) for rule in rules("zygote") if rule.call == "clone"}
+    assert set() == {"execve", "socket", "connect", "mount"} & set(allowed_calls("zygote"))
 
 
 @pytest.mark.parametrize("call", ["prctl", "seccomp", "recvmsg", "close", "mremap", "prlimit64", "mseal"])
@@ -277,7 +334,7 @@ def test_an_error_for_an_answer() -> None:
 # -- what the filters do ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", FILTERS)
 def test_deterministic(name: str) -> None:
     """The same policy is the same bytes each time."""
     assert compile_policy(name) == compile_policy(name)
@@ -290,7 +347,7 @@ def _library_version() -> tuple[int, int, int]:
     return major, minor, micro
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", FILTERS)
 def test_golden(name: str) -> None:
     """The compiled filter is the one in the tree, byte by byte."""
     file = DATA / f"{name}.x86_64.bpf"
@@ -369,7 +426,7 @@ def compiled(name: str, machine: str = libc.MACHINE) -> tuple[bytes, dict[int, l
 @st.composite
 def calls(draw: st.DrawFn) -> tuple[str, str, int, tuple[int, ...]]:
     """A call that a rule allows, then changed in a few bits or numbers, or any call."""
-    name, machine = draw(st.sampled_from(POLICIES)), draw(st.sampled_from(MACHINES))
+    name, machine = draw(st.sampled_from(FILTERS)), draw(st.sampled_from(MACHINES))
     _, listed = compiled(name, machine)
     number = draw(st.sampled_from(sorted(listed)))
     arguments = [draw(st.sampled_from([0, 1, 3, 4, (1 << 32) - 1, (1 << 64) - 1, 1 << 32])) for _ in range(6)]
@@ -393,7 +450,7 @@ def test_filters_decide_as_their_policies(call: tuple[str, str, int, tuple[int, 
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", FILTERS)
 def test_every_rule_is_in_the_filter(name: str, machine: str) -> None:
     """Each rule alone makes its call pass; the same number in another architecture's table is killed."""
     bpf, listed = compiled(name, machine)
@@ -406,7 +463,7 @@ def test_every_rule_is_in_the_filter(name: str, machine: str) -> None:
         assert KILL == run(bpf, number | 0x40000000, arguments, ARCHITECTURES[machine])
 
 
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("name", FILTERS)
 def test_every_other_call_is_killed(name: str) -> None:
     """All numbers that no rule names, with harmless and with odd arguments."""
     for machine in MACHINES:
