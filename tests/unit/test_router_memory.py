@@ -69,7 +69,7 @@ class RouterProcess:
         path = str(directory / "bus")
         bus = listening(path)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PLACE_AND_RUN, str(far.fileno()), str(bus), path, str(os.geteuid())],
+            [sys.executable, "-c", _PLACE_AND_RUN, str(far.fileno()), str(bus), path, str(os.geteuid()), ""],
             pass_fds=(far.fileno(), bus),
             cwd=CHECKOUT,
         )

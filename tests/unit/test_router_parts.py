@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import deque
 from functools import partial
+from pathlib import Path
 
 import pytest
+import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandbox.types import ComponentId
 from supervisor.router.correlation import Correlations
 from supervisor.router.mailbox import OVERHEAD, Account, Mailbox, Message
+from supervisor.router.ports import Port, listening
 from supervisor.router.timers import Timers
 
 pytestmark = pytest.mark.block5_messaging
@@ -177,3 +182,18 @@ def test_cancelled_timers_do_not_pile_up() -> None:
         heap.cancel(heap.schedule(time.monotonic() + 1000, lambda: None))
     assert 0 == len(heap)
     assert len(heap._heap) < 200
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_the_bus_takes_one_uid(tmp_path: Path, ours: bool) -> None:
+    """Whoever has another uid than control's is hung up on before it has said anything; control is greeted."""
+    path = str(tmp_path / "bus")
+    with zmq.Context() as context:
+        bus = Port(context, listening(path), path, os.geteuid() if ours else os.geteuid() + 1)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.settimeout(20)
+                sock.connect(path)
+                assert (b"\xff" if ours else b"") == sock.recv(1)
+        finally:
+            bus.close()
