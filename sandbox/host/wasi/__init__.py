@@ -12,7 +12,7 @@ So each package of WASI is a module here, in plain Python, within the 13 calls o
 
 What a guest can hold, it holds through `handles`, which counts. Files and sockets that the bridge mediates can stand
 behind the same names later: a descriptor is then one more kind of thing in the table of handles, its streams are
-further classes beside `io.LogStream` and `io.EndedStream` (docs/adr/0006-wasi.md).
+further classes beside `io.LogStream` and `io.EndedStream` (docs/adr/0009-wasi.md).
 
 One version is defined. The Component Model links any `0.2.x` a guest names to any other, so the list of functions is
 what decides, and `sandbox.contract` compares that at install.
