@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("host", "Start the host."),
     "down": ("host", "Stop the host and every component."),
     "status": ("host", "Show the host and its components."),
-    "doctor": ("host", "Show which walls stand here and which do not."),
+    "doctor": ("doctor", "Show which walls stand here and which do not."),
     "selftest": ("selftest", "Attack the cage on this machine, and see what stops it."),
     "keygen": ("signing", "Make a signing key."),
     "sign": ("signing", "Sign a package."),

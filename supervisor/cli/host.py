@@ -1,4 +1,4 @@
-"""`up`, `down`, `status`, `doctor`."""
+"""`up`, `down`, `status`."""
 
 from __future__ import annotations
 
@@ -214,78 +214,3 @@ def _or_dash(value: object) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
-
-
-@click.command("doctor", cls=Command)
-@click.pass_obj
-def doctor_(options: Globals) -> None:
-    """Show every wall: whether it stands here, what it stops, and what to do where it is missing.
-
-    Reads the configuration, and asks the running host if there is one. Exits with 1 when a wall is missing without
-    which a host of the configured profile refuses to start.
-
-    \b
-    Example:
-      airssys doctor --output json
-    """
-    from sandbox.kernel.probe import probe
-    from sandbox.walls import WALLS
-    from supervisor.parent.consent import judge
-
-    config = options.load_config()
-    walls = judge(probe(config.uid_range_start), config)
-    running: dict[str, Any] | None = None
-    try:
-        with options.client() as client:
-            running = client.get("/v1/doctor")
-    except UnreachableError:
-        pass  # that there is no host is an answer, not a failure
-    missing = [wall.name for wall in walls if wall.state == "missing"]
-    chosen = {
-        "profile": config.profile,
-        "accept-lost": list(config.accept_lost),
-        "spawn": config.spawn,
-        "pool": config.pool,
-        "overrides": [{"component": item.component, "spawn": item.spawn} for item in config.overrides],
-    }
-    if options.json:
-        table = [
-            {
-                "name": wall.name,
-                "state": wall.state,
-                "detail": wall.detail,
-                "stops": WALLS[wall.name].stops,
-                "remedy": "" if wall.state == "on" else WALLS[wall.name].remedy,
-            }
-            for wall in walls
-        ]
-        options.result(
-            {
-                "config": chosen,
-                "kernel": table,
-                "missing": missing,
-                "running": None if running is None else running["walls"],
-            },
-            "",
-        )
-    else:
-        options.say(f"profile {config.profile}, spawn {config.spawn}, pool {config.pool}")
-        if config.accept_lost:
-            options.say(f"may be lost: {', '.join(config.accept_lost)}")
-        for item in config.overrides:
-            options.say(f"{item.component}: spawn {item.spawn}")
-        options.table(
-            ["WALL", "HERE", "DETAIL", "WHAT IT STOPS"],
-            [[wall.name, wall.state, wall.detail, WALLS[wall.name].stops] for wall in walls],
-        )
-        for wall in walls:
-            if wall.state != "on":
-                options.say(f"{wall.name} ({wall.state}): {WALLS[wall.name].remedy}")
-        if running is None:
-            options.say("no host is running")
-        else:
-            options.table(["WALL", "AS IT RUNS"], [[name, state] for name, state in sorted(running["walls"].items())])
-    if missing:
-        raise AirssysError(
-            "the host cannot start here", subject=", ".join(missing), hint="see the details above", code="E_KERNEL"
-        )

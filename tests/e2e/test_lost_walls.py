@@ -84,7 +84,7 @@ def test_a_degraded_host_names_its_losses_everywhere(configured: Callable[[str],
     assert "lines are whole" in host.cli("audit", "verify").stdout.decode()
     # The walls that are left are all there.
     pid = host.component("test/probe/0")["pid"]
-    state = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+    state = _state(pid)
     assert ("2", "1", "0" * 16) == (state["Seccomp"], state["NoNewPrivs"], state["CapBnd"])
     doctor = json.loads(_on_lesser(host, losses, "doctor", "--output", "json").stdout)
     assert set(losses) <= {wall["name"] for wall in doctor["kernel"] if wall["state"] == "lost"}
@@ -98,3 +98,38 @@ def test_a_wall_that_stands_is_not_lost(configured: Callable[[str], Host]) -> No
     host.up()
     assert OWN_LOSSES == set(host.status()["host"]["walls-lost"])
     assert all(sorted(OWN_LOSSES) == record.get("lost", []) for record in host.audit())
+
+
+def test_doctor_measures_the_processes(configured: Callable[[str], Host]) -> None:
+    """`doctor` beside a host shows each process as the kernel has it: none but the supervisor has a capability outside.
+
+    The words of the host itself are the walls and who holds which limit.
+    """
+    host = configured(
+        '[workers]\nspawn = "exec"\npool = 0\noverride = [ { component = "acme/*", spawn = "zygote" } ]\n'
+    )
+    host.up()
+    found = json.loads(host.cli("doctor", "--output", "json").stdout)
+    assert ("paranoid", "exec", 0) == tuple(found["config"][key] for key in ("profile", "spawn", "pool"))
+    assert [{"component": "acme/*", "spawn": "zygote"}] == found["config"]["overrides"]
+    assert set(host.processes()) == {process["name"] for process in found["processes"]}
+    for process in found["processes"]:
+        state = _state(process["pid"])
+        assert int(state["Uid"].split()[1]) == process["uid"]
+        assert ("1" == state["NoNewPrivs"]) == process["no-new-privileges"]
+        if not process["own-user-namespace"] and process["name"] != "supervisor":
+            assert [] == process["capabilities"], process
+    caged = {process["name"] for process in found["processes"] if process["own-user-namespace"]}
+    assert {"zygote", "bridge", "auditor"} == caged
+    (supervisor,) = [process for process in found["processes"] if process["name"] == "supervisor"]
+    held = ["dac_read_search", "kill", "setgid", "setuid", "sys_admin"] if ROOT else []
+    assert held == supervisor["capabilities"]
+    assert found["limits-held-by"]
+    text = host.cli("doctor").stdout.decode()
+    for word in ("profile paranoid, spawn exec, pool 0", "acme/*: spawn zygote", "AS IT RUNS", "COULD GET", "HELD BY"):
+        assert word in text
+
+
+def _state(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
