@@ -5,6 +5,7 @@ References: mount(2), pivot_root(2), open_tree(2), mount_setattr(2), mount_names
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -108,7 +109,20 @@ def expose(paths: Iterable[str], writable: Iterable[str] = ()) -> None:
                 os.makedirs(path if is_directory else os.path.dirname(path), mode=0o755, exist_ok=True)
                 if not is_directory:
                     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
-            set_attributes(tree, ATTR_NOSUID | ATTR_NODEV | (0 if path in changeable else ATTR_RDONLY))
-            libc.syscall("move_mount", tree, b"\0", AT_FDCWD, os.fsencode(path) + b"\0", MOVE_MOUNT_F_EMPTY_PATH)
-            os.close(tree)
+            _mount_back(tree, path, ATTR_NOSUID | ATTR_NODEV | (0 if path in changeable else ATTR_RDONLY))
         libc.mount(None, blocked, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _mount_back(tree: int, path: str, attributes: int) -> None:
+    late = False
+    try:
+        set_attributes(tree, attributes)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        late = True  # before Linux 5.12
+    libc.syscall("move_mount", tree, b"\0", AT_FDCWD, os.fsencode(path) + b"\0", MOVE_MOUNT_F_EMPTY_PATH)
+    os.close(tree)
+    if late:
+        # The first three attributes and mount(2)'s flags are the same bits. Mounts below keep what they had.
+        libc.mount(None, path, None, MS_REMOUNT | MS_BIND | attributes)

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from live_host import CHECKOUT, Host
-from probes import add
+from private_mounts import namespace
+from probes import add, install, pack
 
+from sandbox.kernel import libc
 from sandbox.walls import NEED_ROOT
 
 pytestmark = pytest.mark.block4_security
@@ -62,7 +64,7 @@ def test_missing_walls_are_refused_by_name(configured: Callable[[str], Host], co
 
 def test_a_degraded_host_names_its_losses_everywhere(configured: Callable[[str], Host]) -> None:
     """Without Landlock, MDWE and mseal a consenting host works; start, log, status, doctor and each record say so."""
-    losses = ["landlock", "mdwe", "mseal"]
+    losses = ["landlock", "mdwe", "mseal", *(["grant mounts"] if ROOT else [])]
     host = configured(_degraded(*losses))
     up = _on_lesser(host, losses, "up", "--detach")
     assert 0 == up.returncode, (up.stderr, host.log())
@@ -70,8 +72,13 @@ def test_a_degraded_host_names_its_losses_everywhere(configured: Callable[[str],
     assert "degraded" == status["profile"]
     assert {*losses, *OWN_LOSSES} == set(status["walls-lost"])
     host.trust("test/*")
-    add(host, "probe")
+    data = host.out / "data"
+    data.mkdir()
+    (data / "there.txt").write_text("hello")
+    data.chmod(0o755)
+    install(host, pack(host, "probe"), {"/data": data, "/ro": data})
     assert "hello" == host.ask("test/probe", "echo hello")
+    assert "hello" in host.ask("test/probe", "read /data/there.txt")
     shown = host.cli("status").stdout.decode()
     for wall in losses:
         assert f"wall lost: {wall}: " in up.stdout
@@ -90,6 +97,26 @@ def test_a_degraded_host_names_its_losses_everywhere(configured: Callable[[str],
     assert set(losses) <= {wall["name"] for wall in doctor["kernel"] if wall["state"] == "lost"}
     assert all(doctor["running"][wall] != "on" for wall in losses)
     assert [] == doctor["missing"]
+
+
+@pytest.mark.skipif(not ROOT, reason="an ordinary user has no control group to lose")
+def test_without_control_groups(configured: Callable[[str], Host]) -> None:
+    """As root, where no controller can be written, the host refuses by name; by either consent it runs and says so."""
+    consents = [_degraded("cgroup"), '[workers]\ncgroups = "off"\n']
+    refusing, *hosts = (configured(text) for text in ("", *consents))
+    with namespace():
+        libc.mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "size=64k")
+        done = refusing.cli("up", "--detach", check=False)
+        assert done.stderr.decode().startswith("error: cgroup: ")
+        assert 'accept-lost = ["cgroup"]' in done.stderr.decode()
+        for host in hosts:
+            host.up()
+            assert {"cgroup"} == set(host.status()["host"]["walls-lost"])
+            assert all(["cgroup"] == record["lost"] for record in host.audit())
+    host = hosts[0]
+    host.trust("test/*")
+    add(host, "probe")
+    assert "hello" == host.ask("test/probe", "echo hello")
 
 
 def test_a_wall_that_stands_is_not_lost(configured: Callable[[str], Host]) -> None:
