@@ -9,9 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from sandbox import cage, zygote
+import msgspec
+
+from sandbox import cage, worker, zygote
 from sandbox.kernel import caps, landlock, mounts, process, seccomp
+from sandbox.policy import rules
 
 _load = seccomp.load
 _loaded: list[bytes] = []
@@ -68,6 +72,35 @@ def _refuse_with(number: int, *arguments: object) -> None:
     raise OSError(number, "refused on purpose")
 
 
+def variants() -> list[tuple[str, rules.Rule | None]]:
+    """Each rule that a worker's two filters have, by the filter that is to lack it; first none at all."""
+    own = [("worker", rule) for rule in rules.rules("worker")]
+    first = [("worker-load", rule) for rule in rules.rules("worker-load") if rule.policy == "worker-load"]
+    return [("", None), *own, *first]
+
+
+def _without(name: str, lacking: tuple[str, rules.Rule | None]) -> bytes:
+    policy, left_out = lacking
+    return seccomp.compile_rules(rule for rule in rules.rules(name) if (policy, rule) != (name, left_out))
+
+
+def _each_rule_left_out() -> None:
+    """The first two workers have both filters, the next two lack the first rule, and so on (`variants`)."""
+    filters = [(_without("worker-load", lacking), _without("worker", lacking)) for lacking in variants()]
+    clone, main, count = zygote.libc_clone, worker.main, 0
+
+    def counted() -> int:
+        nonlocal count
+        count += 1
+        return clone()
+
+    def filtered(engine: Any, linker: Any, blueprint: cage.Blueprint, *arguments: Any) -> None:
+        first, last = filters[(count - 1) // 2]
+        main(engine, linker, msgspec.structs.replace(blueprint, first_filter=first, last_filter=last), *arguments)
+
+    zygote.libc_clone, worker.main = counted, filtered
+
+
 def leave_out(step: str) -> None:
     """Patch the cage."""
     if step == "descriptors":
@@ -90,6 +123,8 @@ def leave_out(step: str) -> None:
         _unfiltered_zygote()
     elif step == "landlock refuses":
         landlock.restrict_all = _refuse
+    elif step == "each rule in turn":
+        _each_rule_left_out()
     elif step.startswith("each in turn "):
         _fail_in_turn(int(step.rsplit(" ", 1)[1]))
     elif step != "nothing":

@@ -14,7 +14,7 @@ import msgspec
 
 from sandbox.kernel import process
 from sandbox.types import ComponentId, Limits
-from sandbox.wire import bridge_ops, packet
+from sandbox.wire import bridge_ops, packet, zmtp
 from sandbox.wire.supervisor_frames import Fork, Forked, Up, WorkerSpec, recv_packet, send_frame
 from supervisor.parent import inspect, privileges, spawn, workers
 from supervisor.parent.errors import OutsideCheckFailed
@@ -64,7 +64,7 @@ class Host:
     def worker(self, code: bytes) -> tuple[int, int, tuple[int, bytes] | None]:
         """A worker's pid, its outside uid and what it reported."""
         bridge, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        router, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        other, router = zmtp.pair()
         self.workers += 1
         inside = self.workers if self.own_uids else 0
         send_frame(self.channel, Fork(self.workers, inside), [theirs.fileno(), other.fileno()])
