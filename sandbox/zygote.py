@@ -21,6 +21,7 @@ from sandbox import cage, host, values, walls, worker
 from sandbox.engine import make_engine, reservation
 from sandbox.errors import ProtocolViolation
 from sandbox.kernel import caps, heap, landlock, libc, mounts, process, seccomp
+from sandbox.warm_up import gather
 from sandbox.warm_up.rehearsal import rehearse
 from sandbox.wire import supervisor_frames
 from sandbox.wire.supervisor_frames import Fork, Forked, Up, recv_packet, send_frame
@@ -29,13 +30,17 @@ KEPT = (caps.SETUID, caps.SETGID, caps.SYS_ADMIN)
 """What the zygote keeps in its own user namespace: to give workers their uid and their pid namespace. Without
 CAP_SYS_PTRACE it cannot look into a worker it has cloned."""
 
+REHEARSALS = 4
+"""After the code was put together: copies must be warm too."""
 
-def main(profile: str = "paranoid", lost: frozenset[str] = frozenset()) -> NoReturn:
+
+def main(profile: str = "paranoid", lost: frozenset[str] = frozenset(), private: bool = False) -> NoReturn:
     """Entry point: supervisor's channel on fd 3, nothing else open but stderr.
 
     Args:
         profile: whose engine workers get.
         lost: walls the host runs without.
+        private: whether it is for one worker alone, which shares no page with a sibling.
     """
     process.set_name("airssys-zygote")
     process.die_with_parent()
@@ -49,6 +54,11 @@ def main(profile: str = "paranoid", lost: frozenset[str] = frozenset()) -> NoRet
     linker = wasmtime_component.Linker(engine)
     host.define(linker)
     rehearse(engine, linker)
+    if not private:
+        gather.look_up_names()
+        gather.together(gather.code_in_use(lambda: rehearse(engine, linker)))
+        for _ in range(REHEARSALS):
+            rehearse(engine, linker)
     own_uids = _maps_a_range()
     user_sysctl = None if own_uids else os.open("/proc/sys/user", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if own_uids:
@@ -137,4 +147,4 @@ def libc_clone() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], walls.parse(sys.argv[2]))
+    main(sys.argv[1], walls.parse(sys.argv[2]), "private" in sys.argv[3:])

@@ -16,6 +16,7 @@ Commands are a name with its length in front and data; in traffic only PING is e
 
 from __future__ import annotations
 
+import mmap
 import socket
 import struct
 from collections.abc import Sequence
@@ -252,7 +253,8 @@ class Dealer:
 
     def __init__(self, sock: socket.socket, max_frame: int = MAX_FRAME, max_parts: int = MAX_PARTS) -> None:
         self._sock = sock
-        self._buffer = memoryview(bytearray(_BUFFER))
+        # Mapped, not allocated: pages nothing is ever received into are never made.
+        self._buffer = memoryview(mmap.mmap(-1, _BUFFER, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self._start = self._end = 0
         self.max_frame = max_frame
         self.max_parts = max_parts

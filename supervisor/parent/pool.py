@@ -113,7 +113,7 @@ class Pool:
     # -- private zygotes ----------------------------------------------------------------------------------------------
 
     def _executed(self) -> Worker:
-        zygote = Child(PRIVATE, self.zygote.uid, self.services.zygote)
+        zygote = Child(PRIVATE, self.zygote.uid, self.services.private_zygote)
         worker = self.workers.make(zygote)
         try:
             zygote.launch()

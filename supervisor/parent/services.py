@@ -42,8 +42,15 @@ class Services:
 
     def zygote(self, channel: socket.socket) -> int:
         """The zygote: its own user namespace maps the supervisor to 0 and the workers' uids to 1 and up."""
+        return self._zygote(channel)
+
+    def private_zygote(self, channel: socket.socket) -> int:
+        """A zygote for one worker."""
+        return self._zygote(channel, "private")
+
+    def _zygote(self, channel: socket.socket, *more: str) -> int:
         kind = Kind(self.identities.supervisor, True, extra=self.identities.worker_range)
-        return self._spawn("sandbox.zygote", [self.config.profile, self._lost], [channel.fileno()], kind)
+        return self._spawn("sandbox.zygote", [self.config.profile, self._lost, *more], [channel.fileno()], kind)
 
     def auditor(self, channel: socket.socket) -> int:
         """The auditor: channel, log directory."""
