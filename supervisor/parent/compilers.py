@@ -24,7 +24,7 @@ from sandbox.types import Outcome
 from sandbox.wire import supervisor_frames as frames
 from sandbox.wire.compile_result import GO, SEALED
 from supervisor.parent import inspect
-from supervisor.parent.errors import CompilersBusy, OutsideCheckFailed, SpawnFailed
+from supervisor.parent.errors import FAILURES, CompilersBusy, OutsideCheckFailed, SpawnFailed
 from supervisor.parent.services import Services
 from supervisor.parent.spawn import pidfd_of
 
@@ -98,7 +98,7 @@ class Compilers:
             descriptors = [wasm, output, theirs.fileno()]
             pid = self.services.compiler(number, descriptors, request.memory, request.seconds + OWN_SECONDS, groups)
             pidfd = pidfd_of(pid)
-        except (AirssysError, OSError):
+        except FAILURES:
             ours.close()
             if not self.cgroups.remove(f"c{number}"):
                 self.leftover_groups.add(f"c{number}")  # it had joined, and the kernel counts it a while longer
@@ -125,7 +125,7 @@ class Compilers:
                 raise SpawnFailed(said.decode(errors="replace")[: frames.MAX_TEXT] or "it ended before it was sealed")
             self._check(compilation)
             compilation.channel.send(GO)
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             code = error.code if isinstance(error, AirssysError) else SpawnFailed.code
             self._end(compilation, code, f"the compiler was not started: {error}", Outcome.SETUP_ERROR)
             return

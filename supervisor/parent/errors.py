@@ -16,6 +16,10 @@ _USED_UP = {
 }
 
 
+FAILURES = (AirssysError, OSError, MemoryError)
+"""What may go wrong in starting a process, and ends that start alone."""
+
+
 class RootError(AirssysError):
     """The root directory is not ours, not empty, or not usable."""
 
@@ -62,6 +66,8 @@ def exhausted(error: BaseException, subject: str = "") -> Exhausted | None:
     """What to raise for an error that means that something is used up; None for any other error."""
     if isinstance(error, Exhausted):
         return error
+    if isinstance(error, MemoryError):
+        return Exhausted("the host has no memory for it", subject=subject, hint=_USED_UP[errno.ENOMEM])
     if not isinstance(error, OSError) or error.errno not in _USED_UP:
         return None
     return Exhausted(str(error), subject=subject, hint=_USED_UP[error.errno])

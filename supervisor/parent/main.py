@@ -28,7 +28,7 @@ from supervisor.config import HostConfig
 from supervisor.parent.audit_channels import AuditChannels
 from supervisor.parent.children import Child
 from supervisor.parent.compilers import Compilation, Compilers
-from supervisor.parent.errors import GrantRefused, SpawnFailed, refusal
+from supervisor.parent.errors import FAILURES, GrantRefused, SpawnFailed, refusal
 from supervisor.parent.grants import open_grant
 from supervisor.parent.identities import Identities
 from supervisor.parent.layout import Layout
@@ -236,7 +236,7 @@ class Supervisor:
             child.check_storm()
         try:
             child.launch()
-        except (SpawnFailed, OSError) as error:
+        except FAILURES as error:
             if self._phase == "starting":
                 raise
             log.error("%s cannot be started: %s", name, error)
@@ -303,6 +303,11 @@ class Supervisor:
             except (*UNDECODABLE, ProtocolViolation) as error:
                 frames.close_all(fds)
                 self._misbehaved(child, error)
+                return
+            except MemoryError:
+                # Whatever was half done is done again: its next incarnation is told everything.
+                log.error("no memory for what %s says", child.name)
+                child.kill()
                 return
 
     def _unanswerable(self, child: Child, error: frames.DescriptorsLost) -> bool:
@@ -500,7 +505,7 @@ class Supervisor:
             policy = frames.BridgePolicy(frame.component, frame.policy, [spec.guest for spec in frame.mounts])
             self.children["bridge"].send(policy, opened)
             self._answer(frames.Done(frame.n, ", ".join(sorted(lost))))
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             self._answer(refusal(frame.n, error))
         finally:
             frames.close_all(opened)
@@ -510,7 +515,7 @@ class Supervisor:
     def _compile(self, frame: frames.Compile, fds: list[int]) -> None:
         try:
             compilation = self.compilers.begin(frame, fds[0], fds[1], self.children["control"].restarts)
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
             return
         finally:

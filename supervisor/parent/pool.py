@@ -14,8 +14,8 @@ import selectors
 import time
 from dataclasses import dataclass, field
 
-from sandbox.errors import AirssysError
 from supervisor.parent.children import Child
+from supervisor.parent.errors import FAILURES
 from supervisor.parent.inspect import Namespaces, filters_of
 from supervisor.parent.services import Services
 from supervisor.parent.workers import Worker, Workers
@@ -95,7 +95,7 @@ class Pool:
             return
         try:
             self._cloned()
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             log.error("no blank could be made: %s", error)
             self.failed()
             return
@@ -117,7 +117,7 @@ class Pool:
         worker = self.workers.make(zygote)
         try:
             zygote.launch()
-        except (AirssysError, OSError):
+        except FAILURES:
             self.workers.forget(worker)
             self.workers.cgroups.remove(worker.group)
             raise

@@ -14,12 +14,12 @@ import time
 import msgspec
 
 from bridge.audit.client import AuditClient
-from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.errors import ProtocolViolation
 from sandbox.types import Outcome
 from sandbox.wire import supervisor_frames as frames
 from supervisor.config import HostConfig
 from supervisor.parent.children import Child
-from supervisor.parent.errors import SpawnFailed, refusal
+from supervisor.parent.errors import FAILURES, SpawnFailed, refusal
 from supervisor.parent.pool import Pool
 from supervisor.parent.services import Services
 from supervisor.parent.workers import Worker, Workers
@@ -71,14 +71,14 @@ class Starts:
             if frame.incarnation in self.workers.by_incarnation:
                 raise SpawnFailed("this incarnation exists", subject=str(frame.incarnation))
             worker = self.pool.take(self.config.spawn_for(frame.component))
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             os.close(code)
             log.error("no worker for %s: %s", frame.component, error)
             self._answer(refusal(frame.n, error, Outcome.SETUP_ERROR))
             return
         try:
             self.workers.claim(worker, frame, code, self.children["control"].restarts, asked)
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             self.fail(worker, error)
 
     def cloned(self, zygote: Child, answer: frames.Forked) -> None:
@@ -92,7 +92,7 @@ class Starts:
             return
         try:
             self.workers.cloned(worker, answer.pid)
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             self._watch(worker)
             self.fail(worker, error)
             return
@@ -105,7 +105,7 @@ class Starts:
             return
         try:
             pidfd = self.workers.adopt(pid)
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             log.error("the zygote named %d, which is no new worker: %s", pid, error)
             return
         self.selector.register(pidfd, selectors.EVENT_READ, ("stray-dead", pidfd))
@@ -125,7 +125,7 @@ class Starts:
         self.selector.unregister(worker.bridge)
         try:
             self.workers.reported(worker)
-        except (AirssysError, OSError) as error:
+        except FAILURES as error:
             self.fail(worker, error)
             return
         request = worker.request

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.errors import ProtocolViolation
 from sandbox.kernel import libc
 from sandbox.kernel.cgroups import Tree
 from sandbox.types import EXIT_CODES, Outcome
@@ -31,7 +31,7 @@ from sandbox.wire import bridge_ops, packet, zmtp
 from sandbox.wire.supervisor_frames import MAX_TEXT, Fork, StartWorker, WorkerSpec, close_all
 from supervisor.parent import inspect
 from supervisor.parent.children import Child
-from supervisor.parent.errors import OutsideCheckFailed, SpawnFailed, exhausted
+from supervisor.parent.errors import FAILURES, OutsideCheckFailed, SpawnFailed, exhausted
 from supervisor.parent.identities import WORKERS, Identities
 
 
@@ -154,7 +154,7 @@ class Workers:
             to_router, router = zmtp.pair()
             opened += [to_router, router]
             groups = self.cgroups.make(f"w{number}")
-        except (OSError, AirssysError):
+        except FAILURES:
             for sock in opened:
                 sock.close()
             raise

@@ -227,11 +227,7 @@ def test_the_supervisor_may_start_no_process(host: Host) -> None:
     """No compiler and no zygote can be started: an install is refused by name, a dead zygote waited for; all heals."""
     before = host.processes()
     settled_fds = len(_settled(host)[0])
-    package = pack(host, "other", {"filesystem": "[]", "memory": '"8MiB"'})
-    # Other bytes (a custom section at the end), so that nothing compiled is cached.
-    with (package / "component.wasm").open("ab") as wasm:
-        wasm.write(b"\0\2\1x")
-    envelope.sign(str(package), load_private(str(host.key)))
+    package = _other(host)
     with _no_process(before["supervisor"]):
         with pytest.raises(RefusedError) as caught:
             install(host, package)
@@ -281,3 +277,29 @@ def _blanks(host: Host, count: int) -> set[int] | None:
     known = set(host.processes().values()) | {component["pid"] for component in host.status()["components"]}
     blanks = _children(host.processes()["supervisor"]) - known
     return blanks if len(blanks) == count else None
+
+
+@pytest.mark.parametrize("which", [resource.RLIMIT_AS, resource.RLIMIT_DATA], ids=["address space", "data"])
+def test_the_supervisor_runs_out_of_memory(host: Host, which: int) -> None:
+    """A supervisor that gets no further memory lives on, serves or refuses by name, and is whole again afterwards."""
+    before = host.processes()
+    with _limited(before["supervisor"], which, 1 << 20):
+        for _ in range(5):
+            _cycle(host, "restart")
+        with pytest.raises(RefusedError) as caught:  # a compiler inherits the limit
+            install(host, _other(host))
+        assert caught.value.code in ("E_COMPILE", "E_EXHAUSTED"), caught.value
+    wait_until("the component runs", lambda: host.component(f"{PROBE}/0")["state"] == "running")
+    assert "alive" == host.ask(PROBE, "echo alive")
+    now = host.processes()
+    assert before["supervisor"] == now["supervisor"]
+    wait_until("every process is ready", lambda: all(_ready(host, name) for name in now))
+
+
+def _other(host: Host) -> Path:
+    """A package with other code than the probe's (by a custom section), so that nothing compiled is cached."""
+    package = pack(host, "other", {"filesystem": "[]", "memory": '"8MiB"'})
+    with (package / "component.wasm").open("ab") as wasm:
+        wasm.write(b"\0\2\1x")
+    envelope.sign(str(package), load_private(str(host.key)))
+    return package

@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import contextlib
 import os
+import resource
 import selectors
 import shutil
 import signal
@@ -388,3 +389,62 @@ def test_killed_while_being_cloned(turned: Turned) -> None:
         assert -signal.SIGKILL == child.wait()
         turned.supervisor.selector.unregister(worker.pidfd)
         turned.supervisor.workers.forget(worker)
+
+
+def test_no_memory_for_a_start_is_refused(turned: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A MemoryError on the way of a start is its refusal, E_EXHAUSTED, and closes what was given."""
+
+    def none(*_: object) -> None:
+        raise MemoryError
+
+    turned.killed.clear()
+    before = sorted(os.listdir("/proc/self/fd"))
+    for where, what in ((turned.supervisor.pool, "take"), (turned.supervisor.compilers, "begin")):
+        monkeypatch.setattr(where, what, none)
+    start = frames.StartWorker(5, COMPONENT, 5, Limits())
+    (answer,) = turned.say("control", msgspec.msgpack.encode(start), 1)
+    assert ("E_EXHAUSTED", 5) == (_refusal(answer).code, _refusal(answer).n)
+    (answer,) = turned.say("control", msgspec.msgpack.encode(frames.Compile(6, 1 << 30, 10)), 2)
+    assert ("E_EXHAUSTED", 6) == (_refusal(answer).code, _refusal(answer).n)
+    assert before == sorted(os.listdir("/proc/self/fd"))
+    assert [] == turned.killed
+
+
+def test_no_memory_for_a_frame_ends_the_child_that_sent_it(turned: Turned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a frame can be neither done nor refused, its sender is killed: the next one is told everything."""
+
+    def none(*_: object) -> None:
+        raise MemoryError
+
+    turned.killed.clear()
+    monkeypatch.setattr(turned.supervisor, "_frame", none)
+    turned.say("router", msgspec.msgpack.encode(frames.Up()))
+    assert ["router"] == turned.killed
+
+
+def test_descriptors_there_was_no_room_for(turned: Turned) -> None:
+    """A start whose code could not be taken is refused; the same packet from one who may send none ends it."""
+    start = msgspec.msgpack.encode(frames.StartWorker(5, COMPONENT, 5, Limits()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def lost(name: str, body: bytes) -> None:
+        fd = os.memfd_create("x", os.MFD_CLOEXEC)
+        socket.send_fds(turned.far[name], [body], [fd])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (fd, hard))  # the next free number is not allowed
+        try:
+            turned.supervisor._child_event(turned.supervisor.children[name], selectors.EVENT_READ)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            os.close(fd)
+
+    turned.killed.clear()
+    lost("control", start)
+    body, _ = frames.recv_packet(turned.far["control"])
+    assert ("E_EXHAUSTED", 5) == (_refusal(body).code, _refusal(body).n)
+    assert [] == turned.killed
+    lost("bridge", start)
+    assert ["bridge"] == turned.killed
+
+
+def _refusal(body: bytes) -> frames.Failed:
+    return msgspec.msgpack.decode(body, type=frames.Failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import msgspec
@@ -71,6 +72,23 @@ def test_lines_round_trip(text, name, detail):
     entry = decode_entry(line)
     assert (text, name) == (entry.component, entry.object)
     assert 1 == verify([line], None).last_seq
+
+
+def test_lost_walls_are_part_of_the_line():
+    """What the host ran without is sorted in the line and under its hash; where nothing is lost there is no member."""
+    record = Record(7, "fs.read", "a/b/0", "allowed", "/x", "ok", {})
+    whole = make_line(1, chain.now(), "bridge#1", record, chain.GENESIS)
+    assert b"lost" not in whole
+    assert [] == decode_entry(whole).lost
+    line = make_line(1, chain.now(), "bridge#1", record, chain.GENESIS, ("mdwe", "landlock"))
+    assert line == rfc8785.dumps(json.loads(line))
+    assert ["landlock", "mdwe"] == decode_entry(line).lost
+    assert 1 == verify([line], None).last_seq
+    for changed in (b'"lost":["landlock"]', b'"lost":[]', b'"lost":["mdwe","landlock"]'):
+        with pytest.raises(ChainBroken):
+            verify([line.replace(b'"lost":["landlock","mdwe"]', changed)], None)
+    with pytest.raises(ChainBroken):
+        verify([line.replace(b'"lost":["landlock","mdwe"],', b"")], None)
 
 
 def test_a_good_log_verifies(tmp_path, monkeypatch):
