@@ -399,6 +399,9 @@ def test_no_memory_for_a_start_is_refused(turned: Turned, monkeypatch: pytest.Mo
 
     turned.killed.clear()
     before = sorted(os.listdir("/proc/self/fd"))
+    turned.supervisor._phase = "running"  # whatever the frames of other tests made of it
+    for name in NAMES:
+        turned.supervisor.children[name].ready = True
     for where, what in ((turned.supervisor.pool, "take"), (turned.supervisor.compilers, "begin")):
         monkeypatch.setattr(where, what, none)
     start = frames.StartWorker(5, COMPONENT, 5, Limits())
