@@ -1,7 +1,8 @@
 """The whole self-test: controls, the matrix, every attack in sealed workers, the looks from outside, the end.
 
 The order matters little but for the last: T24 kills the host. Attacks run on several components at once, each case in a
-worker of its own kind: one that was killed is replaced by the host before the next.
+worker of its own kind: one that was killed is replaced by the host before the next. Where others must not notice an
+attack, it runs alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.kernel import libc
-from supervisor.selftest import machine, matrix, native, outside, scene
+from supervisor.selftest import deputies, machine, matrix, native, outside, scene
 from supervisor.selftest.attack import (
     Attack,
     Case,
@@ -82,7 +83,13 @@ def attacks() -> list[Attack]:
 
 def ids() -> list[str]:
     """Every id there is."""
-    return sorted({attack.id for attack in attacks()} | set(outside.CHECKS) | set(ALSO) | {FIRST, MATRIX, LAST})
+    return sorted(
+        {attack.id for attack in attacks()}
+        | set(outside.CHECKS)
+        | set(deputies.TITLES)
+        | set(ALSO)
+        | {FIRST, MATRIX, LAST}
+    )
 
 
 def run(
@@ -115,6 +122,7 @@ def run(
     chosen = [attack for attack in attacks() if wanted(attack.id)]
     # Controls are forked, and so made before there are threads.
     controls = _controls(chosen, progress)
+    naive = deputies.controls(wanted)
     walls: list[str] = []
     columns: list[matrix.Column] = []
     if wanted(MATRIX):
@@ -126,6 +134,7 @@ def run(
         context = outside.Context(host, workers)
         witness = Witness(host.status()["components"][0]["uid"], host.code_offset())
         rows += outside.run(context, wanted)
+        rows += deputies.run(host, naive, wanted, progress)
         rows += _attack(chosen, controls, workers, progress, witness)
         rows.append(_machinery(workers[0], witness))
         if wanted(LAST):
