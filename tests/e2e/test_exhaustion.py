@@ -16,7 +16,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from live_host import Host, wait_until
+from live_host import Host, temporary_host, wait_until
 from probes import add, install, pack
 
 from supervisor.cli.errors import RefusedError
@@ -86,14 +86,22 @@ def _children(pid: int) -> set[int]:
     return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+@pytest.fixture(scope="module")
+def running(able: None, key: Path) -> Iterator[Host]:
+    """A running host without a pool, a probe on it; every test leaves it whole."""
+    with temporary_host(key, "[workers]\npool = 0\n") as host:
+        host.up()
+        host.trust("test/*")
+        add(host, "probe")
+        yield host
+
+
 @pytest.fixture
-def host(configured: Callable[[str], Host]) -> Host:
-    """A running host without a pool, a probe on it."""
-    host = configured("[workers]\npool = 0\n")
-    host.up()
-    host.trust("test/*")
-    add(host, "probe")
-    return host
+def host(running: Host) -> Host:
+    """The host, its probe running and nothing else."""
+    if running.component(f"{PROBE}/0")["state"] != "running":
+        _cycle(running, "start")
+    return running
 
 
 def _cycle(host: Host, action: str) -> dict[str, object]:
@@ -239,10 +247,12 @@ def test_the_supervisor_may_start_no_process(host: Host) -> None:
     assert "running" == install(host, package)["state"]
     now = host.processes()
     assert (before["supervisor"], before["control"]) == (now["supervisor"], now["control"])
-    _cycle(host, "restart")
-    assert "alive" == host.ask(PROBE, "echo alive")
     if ROOT:
         assert settled_fds + 1 == len(_settled(host)[0]), "the second worker's pidfd"
+    with host.api() as client:
+        client.delete(f"/v1/components/test/{package.name}/0")
+    _cycle(host, "restart")
+    assert "alive" == host.ask(PROBE, "echo alive")
 
 
 def _ready(host: Host, name: str) -> bool:
@@ -297,9 +307,10 @@ def test_the_supervisor_runs_out_of_memory(host: Host, which: int) -> None:
 
 
 def _other(host: Host) -> Path:
-    """A package with other code than the probe's (by a custom section), so that nothing compiled is cached."""
-    package = pack(host, "other", {"filesystem": "[]", "memory": '"8MiB"'})
+    """A component of another name and with other code than any before, so that nothing compiled is cached."""
+    number = len(list(host.out.glob("other*")))
+    package = pack(host, f"other{number}", {"filesystem": "[]", "memory": '"8MiB"'})
     with (package / "component.wasm").open("ab") as wasm:
-        wasm.write(b"\0\2\1x")
+        wasm.write(bytes([0, 3, 1, 0x78, number]))
     envelope.sign(str(package), load_private(str(host.key)))
     return package

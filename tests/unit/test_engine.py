@@ -10,7 +10,7 @@ import wasmtime
 from forked import returns
 
 from sandbox import engine
-from sandbox.kernel import libc, seccomp
+from sandbox.kernel import libc, process, seccomp
 
 pytestmark = pytest.mark.block1_runtime
 PROFILES = ["paranoid", "standard", "degraded"]
@@ -54,7 +54,9 @@ def test_memory_ends_where_it_ends(profile: str) -> None:
         libc.keep_heap_in_brk()
         guest = _Guest(profile)
         guest.call("load", 65536)  # the handler's alternate stack is made at the first trap
-        seccomp.load(seccomp.compile_policy("worker"))
+        bpf = seccomp.compile_policy("worker")
+        process.no_new_privileges()
+        seccomp.load(bpf)
         found = [guest.call("load", at) for at in (65532, 65533, 65536, 131068, 0x7FFFFFFF, -4)]
         found.append(guest.call("far", -1))
         found += [guest.call("grow", 1), guest.call("load", 131068), guest.call("load", 131069), guest.call("grow", 2)]
