@@ -72,6 +72,22 @@ def escape(options: Globals, as_json: bool, only: str, jobs: int, profile: str, 
     return OK if result.good else FAILURE
 
 
+@selftest_.command("serve")
+def serve() -> int:
+    """Serve a throw-away host, attack programs and their controls to another program, by JSON lines.
+
+    Requests come on standard input, answers go to standard output (docs/reference/selftest-serve.md). The host is
+    removed when standard input ends. The plugin for pytest works this way.
+
+    \b
+    Example:
+      airssys selftest serve
+    """
+    from supervisor.selftest.serve import serve as run
+
+    return run()
+
+
 @contextmanager
 def _progress(options: Globals) -> Iterator[Progress]:
     if options.json or options.quiet or not sys.stderr.isatty():

@@ -26,7 +26,7 @@ import threading
 import time
 from importlib import resources
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sandbox.kernel import cgroups, libc
 from supervisor.cli.client import Client
@@ -47,24 +47,18 @@ READY_SECONDS = 30.0
 GONE_SECONDS = 10.0
 
 
-class HostileHost:
-    """A context manager: a running host with nothing installed.
+class ThrowAwayHost:
+    """A context manager: a running host with nothing installed, on any processor.
 
     Args:
         configuration: text of `airssys.toml`.
-        extra: machine code of one's own, callable by `Program.step_at(machine.END, ...)`.
 
     Raises:
-        SelftestError: not on this processor, or the host does not start; the message says why.
+        SelftestError: the host does not start; the message says why.
     """
 
-    def __init__(self, *, configuration: str = "", extra: bytes = b"") -> None:
-        if libc.MACHINE != "x86_64":
-            raise SelftestError(f"not covered on {libc.MACHINE}", hint="the attacks are x86-64 machine code")
+    def __init__(self, *, configuration: str = "") -> None:
         self._configuration = configuration
-        self._extra = extra
-        self._lock = threading.Lock()
-        self._patched = False
         self.canary = os.urandom(16).hex()
         """A secret in the environment of who starts the host; no worker may know it."""
         self.base = ""
@@ -72,7 +66,7 @@ class HostileHost:
 
     # -- from start to end ----------------------------------------------------------------------------------------
 
-    def __enter__(self) -> HostileHost:
+    def __enter__(self) -> Self:
         # Reached by the host's own uids, and short: a socket's path has 107 bytes.
         self.base = tempfile.mkdtemp(prefix="airssys-st-")
         os.chmod(self.base, 0o755)  # noqa: S103
@@ -131,8 +125,8 @@ class HostileHost:
                 },
             )
 
-    def close(self) -> None:
-        """Stop the host, whatever state it is in, and remove everything of it."""
+    def close(self, *, keep: bool = False) -> None:
+        """Stop the host, whatever state it is in, and remove everything of it (with `keep`: leave its files)."""
         pidfd = self._supervisor()
         if pidfd is not None:
             try:
@@ -148,7 +142,8 @@ class HostileHost:
         if os.geteuid() == 0:
             # A host that was killed leaves its control groups; no other start would take them for its own.
             cgroups.clear(group_name(os.path.join(self.root, "lib")))
-        shutil.rmtree(self.base, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(self.base, ignore_errors=True)
 
     def _supervisor(self) -> int | None:
         try:
@@ -183,7 +178,28 @@ class HostileHost:
         except FileNotFoundError:
             return ""
 
-    # -- workers --------------------------------------------------------------------------------------------------
+
+class HostileHost(ThrowAwayHost):
+    """One in whose workers native code runs.
+
+    Args:
+        configuration: text of `airssys.toml`.
+        extra: machine code of one's own, callable by `Program.step_at(machine.END, ...)`, in workers that bring none.
+
+    Raises:
+        SelftestError: not on this processor, or the host does not start; the message says why.
+    """
+
+    def __init__(self, *, configuration: str = "", extra: bytes = b"") -> None:
+        if libc.MACHINE != "x86_64":
+            raise SelftestError(f"not covered on {libc.MACHINE}", hint="the attacks are x86-64 machine code")
+        super().__init__(configuration=configuration)
+        self._extra = extra
+        self._lock = threading.Lock()
+        self._patched: set[str] = set()
+        """Entries of the cache that hold our machine code."""
+        self._packages: dict[str, tuple[dict[str, str], bytes]] = {}
+        """Name to what makes a component: values of the manifest, digest."""
 
     def worker(
         self,
@@ -192,6 +208,7 @@ class HostileHost:
         instance: str = "0",
         values: dict[str, str] | None = None,
         binds: dict[str, str] | None = None,
+        extra: bytes = b"",
     ) -> HostileWorker:
         """Install the hostile guest under a name of its own and start it.
 
@@ -201,14 +218,15 @@ class HostileHost:
             values: other values of the manifest, TOML as it stands behind `key = ` on one line; "filesystem" may be
                 new. As `{"memory": '"16MiB"'}`.
             binds: guest directory to a real one, for the capability `filesystem`.
+            extra: machine code of its own instead of the host's. All instances of a component have the same.
 
         Raises:
-            SelftestError: it does not run.
+            SelftestError: it does not run, or the machine code does not fit.
             RefusedError, UnreachableError: the host refuses it, or is gone.
         """
         component = f"selftest/{name}"
         with self._lock, self.client() as client:
-            plan = client.upload(parts_of(read_package(self._package(name, values or {}))))
+            plan = client.upload(parts_of(read_package(self._package(name, values or {}, guest(extra)))))
             body = {
                 "plan": plan["plan"],
                 "bindings": binds or {},
@@ -217,7 +235,7 @@ class HostileHost:
                 "start": False,
             }
             client.post("/v1/install", body, timeout=60.0)
-            self._patch()
+            self._patch(extra)
             status = client.post(f"/v1/components/{component}/{instance}/start", timeout=60.0)
         if status["state"] != "running":
             raise SelftestError(
@@ -225,24 +243,25 @@ class HostileHost:
             )
         return HostileWorker(self, f"{component}/{instance}", status["pid"])
 
-    def _package(self, name: str, values: dict[str, str]) -> str:
+    def _package(self, name: str, values: dict[str, str], wasm: bytes) -> str:
         directory = os.path.join(self.base, "packages", name)
+        about = (values, hashlib.sha256(wasm).digest())
+        if self._packages.setdefault(name, about) != about:
+            raise SelftestError("another component has this name already", subject=name)
         if os.path.exists(directory):
             return directory
         os.makedirs(directory)
-        guest = resources.files("supervisor.selftest") / "guest"
         with open(os.path.join(directory, "component.wasm"), "wb") as file:
-            file.write((guest / "component.wasm").read_bytes())
-        text = (guest / "component.toml").read_text(encoding="utf-8")
+            file.write(wasm)
+        text = (_GUEST / "component.toml").read_text(encoding="utf-8")
         with open(os.path.join(directory, "component.toml"), "w", encoding="utf-8") as file:
             file.write(manifest(text, {"name": f'"selftest/{name}"', **values}))
         envelope.sign(directory, keys.load_private(os.path.join(self.base, "key")))
         return directory
 
-    def cache_entry(self) -> str:
-        """The cache's file for the guest."""
-        wasm = (resources.files("supervisor.selftest") / "guest" / "component.wasm").read_bytes()
-        prefix = hashlib.sha256(wasm).hexdigest()
+    def cache_entry(self, extra: bytes = b"") -> str:
+        """The cache's file for the guest (that which holds this machine code)."""
+        prefix = hashlib.sha256(guest(extra)).hexdigest()
         directory = os.path.join(self.root, "lib", "control", "cache")
         found = [entry for entry in os.listdir(directory) if entry.startswith(prefix) and entry.endswith(".cwasm")]
         if len(found) != 1:
@@ -254,16 +273,34 @@ class HostileHost:
         with open(os.path.join(self.root, "lib", "control", "cache.key"), "rb") as file:
             return file.read()
 
-    def _patch(self) -> None:
-        if not self._patched:
-            patch.replace(self.cache_entry(), self.cache_key(), lambda cwasm: patch.patched(cwasm, self._extra))
-            self._patched = True
+    def _patch(self, extra: bytes) -> None:
+        path = self.cache_entry(extra)
+        if path not in self._patched:
+            patch.replace(path, self.cache_key(), lambda cwasm: patch.patched(cwasm, extra or self._extra))
+            self._patched.add(path)
 
     def code_offset(self) -> int:
         """Where in a page the attack's code begins, in every worker."""
         with open(self.cache_entry(), "rb") as file:
             *_, cwasm = entry_parts(file.read())
         return patch.place(cwasm)[0] % 4096
+
+
+_GUEST = resources.files("supervisor.selftest") / "guest"
+_SECTION = b"airssys-selftest"
+
+
+def guest(extra: bytes = b"") -> bytes:
+    """The hostile guest. With machine code of its own it is another component, so that the cache holds it apart.
+
+    They differ in a custom section, which means nothing to any engine (WebAssembly core specification, 5.5.3).
+    """
+    wasm = (_GUEST / "component.wasm").read_bytes()
+    if not extra:
+        return wasm
+    body = bytes([len(_SECTION)]) + _SECTION + hashlib.sha256(extra).digest()
+    assert len(body) < 128  # one byte of LEB128
+    return wasm + bytes([0, len(body)]) + body
 
 
 def manifest(text: str, values: dict[str, str]) -> str:

@@ -26,7 +26,6 @@ from supervisor.selftest.program import CODE, MEMORY, Answer, Place, Program, Un
 
 _POINTER = 56
 """Where the made-up context holds the address of the program's data; any offset would do."""
-_ROOM = 1 << 16
 SECONDS = 10.0
 """Longest a control may take."""
 CORE = "core dumped"
@@ -121,6 +120,8 @@ class Native:
 
 _HEAD = struct.Struct("<IIQ")
 _FINISHED, _WALL = 1, 2
+_WORDS = 512
+"""Room for what a wall that could not be put up says, bytes."""
 
 
 def attempt(
@@ -133,7 +134,7 @@ def attempt(
         extra: machine code of one's own.
         seconds: how long it may take.
     """
-    with mmap.mmap(-1, _ROOM) as shared:
+    with mmap.mmap(-1, _HEAD.size + 8 * len(program.steps) + program.wanted[1] + _WORDS) as shared:
         pid = fork()
         if pid == 0:
             try:

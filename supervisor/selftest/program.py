@@ -67,6 +67,16 @@ CODE = Place(_CODE, 0)
 Word = int | Place
 
 
+def in_data(at: int) -> Place:
+    """A place in the program's data."""
+    return Place(_DATA, at)
+
+
+def result_of(step: int, plus: int = 0) -> Place:
+    """The result of an earlier step, and a number on top of it."""
+    return Place(_RESULT, step, plus)
+
+
 @dataclass(frozen=True)
 class Step:
     """One call of a routine."""

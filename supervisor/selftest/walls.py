@@ -104,3 +104,27 @@ def walls(prepared: Prepared) -> list[Wall]:
         Wall("Landlock", landlock_),
         Wall("seccomp", filter_),
     ]
+
+
+_BEFORE: dict[str, str] = {"no user ns": "empty root", "Landlock": "NOFILE"}
+"""Walls that need, while they go up, what another one takes away."""
+
+
+def together(listed: list[Wall]) -> Callable[[], None]:
+    """Put up several of them, in the cage's order as far as each can still stand; raises OSError."""
+    ordered = list(listed)
+    for early, late in _BEFORE.items():
+        names = [wall.name for wall in ordered]
+        if early in names and late in names:
+            ordered.insert(names.index(late), ordered.pop(names.index(early)))
+
+    def put_up() -> None:
+        for wall in ordered:
+            if wall.name == "setsid" and os.getsid(0) == os.getpid():
+                continue  # stands: who leads a session cannot found another
+            try:
+                wall.put_up()
+            except OSError as error:
+                raise OSError(error.errno, f"{wall.name}: {error.strerror or error}") from error
+
+    return put_up
