@@ -51,11 +51,16 @@ def ask(op: int, *arguments: object, times: int = 1) -> Program:
     Args:
         times: how often it asks the same.
     """
+    return ask_by(*split(op, msgspec.msgpack.encode(arguments)), times=times)
+
+
+def ask_by(*packets: bytes, times: int = 1) -> Program:
+    """`ask` with packets of one's own."""
     program = Program()
-    packets = [(program.data(packet), len(packet)) for packet in split(op, msgspec.msgpack.encode(arguments))]
+    places = [(program.data(packet), len(packet)) for packet in packets]
     answer = program.room(ANSWER_BYTES)
     for _ in range(times):
-        for place, length in packets:
+        for place, length in places:
             program.syscall("sendto", 3, place, length, 0, 0, 0)
         program.syscall("recvfrom", 3, answer, ANSWER_BYTES, 0, 0, 0)
     program.answer(answer, ANSWER_BYTES)
@@ -63,13 +68,15 @@ def ask(op: int, *arguments: object, times: int = 1) -> Program:
 
 
 def said(result: Result, op: int) -> tuple[int, object] | None:
-    """Case and value of an answer to `ask`, as far as it fits; None when there was none."""
+    """Case and value of an answer to `ask` (no value, if it is longer than is looked at); None when there was none."""
     if not result.answered or result.answer is None or result.result() < HEADER.size:
         return None
     kind, _, total = HEADER.unpack_from(result.answer.data)
     body = result.answer.data[HEADER.size :][:total]
-    if kind != op | ANSWER or len(body) < total:
+    if kind != op | ANSWER:
         return None
+    if len(body) < total:
+        return body[1], None
     case, value = msgspec.msgpack.decode(body)
     return case, value
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.kernel import libc
-from supervisor.selftest import deputies, machine, matrix, native, outside, scene
+from supervisor.selftest import deputies, files, machine, matrix, native, outside, scene
 from supervisor.selftest.attack import (
     Attack,
     Case,
@@ -135,6 +135,7 @@ def run(
         witness = Witness(host.status()["components"][0]["uid"], host.code_offset())
         rows += outside.run(context, wanted)
         rows += deputies.run(host, naive, wanted, progress)
+        rows += files.run(host, wanted, progress)
         rows += _attack(chosen, controls, workers, progress, witness)
         rows.append(_machinery(workers[0], witness))
         if wanted(LAST):
