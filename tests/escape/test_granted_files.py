@@ -1,4 +1,4 @@
-"""A fallen worker and the files of a granted directory: every row of the self-test that asks for them, on a real host."""
+"""A fallen worker and the files of a granted directory: the self-test's rows that ask for them, on a real host."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_objects(grants: Grants) -> None:
 
 
 def test_race(grants: Grants) -> None:
-    """T41: names that change while the bridge goes through them lead it nowhere; a look before the opening is beaten."""
+    """T41: names that change while the bridge goes through them lead it nowhere; a look before opening is beaten."""
     case = files.race(grants, SHORT_SECONDS)
     assert case.good, case
 
