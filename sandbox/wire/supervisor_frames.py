@@ -21,6 +21,8 @@ MAX_FDS = 64
 """Most descriptors in one packet."""
 MAX_LIVING = 200
 """Most workers in one `Living`."""
+MAX_MEASURED = 64
+"""Most workers in one `Measured`."""
 MAX_TEXT = 2000
 """Characters of a text that the supervisor passes on; a frame always has room for it."""
 
@@ -100,6 +102,12 @@ class Snapshot(_Frame, frozen=True):
 
     n: _Number
     after: int = -1
+
+
+class Measure(_Frame, frozen=True):
+    """What confines each process; answered by `Measured`."""
+
+    n: int
 
 
 class StopHost(_Frame, frozen=True):
@@ -185,6 +193,41 @@ class Living(_Frame, frozen=True):
     controllers: dict[str, str] = {}
 
 
+class Confinement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What confines one process, as the supervisor reads it in /proc/PID (proc(5)).
+
+    `groups` counts supplementary groups; `capabilities` and `bounding` are bit masks of the effective and the bounding
+    set; `namespaces` names the kinds it does not share with the supervisor, None where they could not be seen; `root`
+    is "empty", "own mounts" or "the machine's"; `limits` are hard resource limits by their name in /proc/PID/limits,
+    -1 for none. `calls` counts the calls its policy lets through, and `landlock` is what it put up before it said it
+    was ready: neither can be read from outside.
+    """
+
+    name: str
+    pid: int
+    uid: int
+    gid: int
+    groups: int
+    capabilities: int
+    bounding: int
+    no_new_privileges: bool
+    filters: int
+    threads: int
+    namespaces: list[str] | None
+    root: str
+    limits: dict[str, int]
+    calls: int
+    landlock: str
+
+
+class Measured(_Frame, frozen=True):
+    """Answer to `Measure`: the host's own processes, then workers, at most `MAX_MEASURED` of those."""
+
+    n: int
+    processes: list[Confinement]
+    more: bool = False
+
+
 class ProcessRestarted(_Frame, frozen=True):
     """router or bridge was replaced: every worker of the old one is being ended; send routes and policies again."""
 
@@ -251,7 +294,7 @@ class Producer(_Frame, frozen=True):
     name: str
 
 
-ToControl = Done | Failed | Started | WorkerEnded | Living | ProcessRestarted | Drain | AuditChannel
+ToControl = Done | Failed | Started | WorkerEnded | Living | Measured | ProcessRestarted | Drain | AuditChannel
 ToBridge = AttachBridge | BridgePolicy | BridgeDrop | Detach | AuditChannel
 ToRouterProcess = AttachRouter | Detach | AuditChannel
 ToAuditor = Producer
@@ -279,7 +322,7 @@ class AuditorState(_Frame, frozen=True):
 
 
 FromChild = Up | EndWorker | AuditorState
-FromControl = Up | StartWorker | KillWorker | Compile | SetPolicy | DropPolicy | Snapshot | StopHost | Drained
+FromControl = Up | StartWorker | KillWorker | Compile | SetPolicy | DropPolicy | Snapshot | Measure | StopHost | Drained
 
 # -- supervisor to zygote and back --------------------------------------------------------------------------------
 

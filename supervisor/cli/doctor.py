@@ -1,7 +1,7 @@
 """`doctor`: every wall with its state, what was configured, who holds which limit, the host's processes as they are.
 
 The walls are tried on this machine; the processes are read from `/proc/PID/status`, which is open to everybody
-(proc(5)), and not believed from the host.
+(proc(5)), and not believed from the host. What only the supervisor can read (namespaces, above all) it is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from supervisor.cli.app import Command
 from supervisor.cli.errors import UnreachableError
 from supervisor.cli.globals import Globals
 from supervisor.config import HostConfig
+
+_OF_A_HOST = ("running", "limits-held-by", "processes", "confinement")
+"""What is null where no host runs."""
 
 
 @click.command("doctor", cls=Command)
@@ -48,7 +51,9 @@ def doctor_(options: Globals) -> None:
     running = _running(options)
     report = {"config": _chosen(config), "kernel": walls, "missing": missing}
     if options.json:
-        options.result(report | (running or dict.fromkeys(("running", "limits-held-by", "processes"))), "")
+        options.result(
+            report | (running or dict.fromkeys(("running", "limits-held-by", "processes", "confinement"))), ""
+        )
     else:
         _print(options, config, walls, running)
     if missing:
@@ -71,12 +76,17 @@ def _running(options: Globals) -> dict[str, Any] | None:
     """What the running host says of its walls and limits, and what its processes are; None when there is none."""
     try:
         with options.client() as client:
-            walls = client.get("/v1/doctor")["walls"]
+            doctor = client.get("/v1/doctor")
             host = client.get("/v1/status")["host"]
     except UnreachableError:
         return None  # that there is no host is an answer, not a failure
     processes = [{"name": p["name"], "pid": p["pid"]} | _measured(p["pid"]) for p in host["processes"]]
-    return {"running": walls, "limits-held-by": host["limits-held-by"], "processes": processes}
+    return {
+        "running": doctor["walls"],
+        "limits-held-by": host["limits-held-by"],
+        "processes": processes,
+        "confinement": doctor["confinement"],
+    }
 
 
 def _measured(pid: int) -> dict[str, Any]:
@@ -140,6 +150,10 @@ def _print(options: Globals, config: HostConfig, walls: list[dict[str, str]], ru
         ["PROCESS", "PID", "UID", "CAPABILITIES", "COULD GET", "WHERE", "NO NEW PRIVILEGES", "FILTERS"],
         [_process(process) for process in running["processes"]],
     )
+    options.table(
+        ["PROCESS", "NAMESPACES OF ITS OWN", "ROOT", "CALLS", "LANDLOCK", "OPEN FILES", "PROCESSES", "MEMORY"],
+        [_confinement(process) for process in running["confinement"]],
+    )
     options.table(["LIMIT", "HELD BY"], [[key, ", ".join(by)] for key, by in sorted(running["limits-held-by"].items())])
 
 
@@ -156,6 +170,25 @@ def _process(process: dict[str, Any]) -> list[str]:
         "yes" if process["no-new-privileges"] else "no",
         str(process["filters"]),
     ]
+
+
+def _confinement(process: dict[str, Any]) -> list[str]:
+    limits = process["limits"]
+    memory = [limits[name] for name in ("Max data size", "Max address space") if limits[name] >= 0]
+    return [
+        process["name"],
+        "not visible" if process["namespaces"] is None else ", ".join(process["namespaces"]) or "none",
+        process["root"],
+        str(process["calls"]),
+        process["landlock"],
+        _limit(limits["Max open files"]),
+        _limit(limits["Max processes"]),
+        _limit(min(memory, default=-1)),
+    ]
+
+
+def _limit(value: int) -> str:
+    return "no limit" if value < 0 else str(value)
 
 
 def _list(names: list[str]) -> str:

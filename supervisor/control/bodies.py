@@ -274,11 +274,38 @@ class TrustChanged(_Answer, frozen=True):
     stopped: list[str]
 
 
+class ProcessConfinement(_Answer, frozen=True):
+    """What confines one process, read in /proc by the supervisor: the host's own, compilers, and workers by component.
+
+    `capabilities` and `bounding` are masks in hexadecimal; `namespaces` the kinds it does not share with the
+    supervisor, null where that cannot be seen; `limits` hard resource limits, -1 for none. `calls` (how many its policy
+    lets through) and `landlock` are not to be read from outside: they are what it put up before it was ready.
+    """
+
+    name: str
+    pid: int
+    uid: int
+    gid: int
+    groups: int
+    capabilities: str
+    bounding: str
+    no_new_privileges: bool
+    filters: int
+    threads: int
+    namespaces: list[str] | None
+    root: str
+    limits: dict[str, int]
+    calls: int
+    landlock: str
+
+
 class DoctorAnswer(_Answer, frozen=True):
-    """The walls as they run: name to "on" or to what is lost."""
+    """The walls as they run: name to "on" or to what is lost. `more` when there are more workers than are listed."""
 
     walls: dict[str, str]
     processes: list[ProcessStatus]
+    confinement: list[ProcessConfinement]
+    more: bool
 
 
 class Accepted(_Answer, frozen=True):

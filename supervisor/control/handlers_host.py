@@ -10,11 +10,13 @@ import time
 import msgspec
 from aiohttp import web
 
+from sandbox.wire.supervisor_frames import Confinement
 from supervisor.control.bodies import (
     Accepted,
     DoctorAnswer,
     HostStatus,
     LinesQuery,
+    ProcessConfinement,
     ProcessStatus,
     StatusAnswer,
 )
@@ -55,10 +57,18 @@ async def status(control: Control, _request: web.Request, _peer: Peer) -> Status
 
 
 async def doctor(control: Control, _request: web.Request, _peer: Peer) -> DoctorAnswer:
-    """Every wall as it runs."""
+    """Every wall as it runs, and what confines each process."""
     living = await control.supervisor.snapshot()
     processes = [ProcessStatus(p.name, p.pid, p.uid, p.restarts, p.ready) for p in living.processes]
-    return DoctorAnswer(living.walls, processes)
+    measured = await control.supervisor.measure()
+    return DoctorAnswer(living.walls, processes, [_confinement(p) for p in measured.processes], measured.more)
+
+
+def _confinement(found: Confinement) -> ProcessConfinement:
+    values = msgspec.structs.asdict(found)
+    return ProcessConfinement(
+        **values | {"capabilities": f"{found.capabilities:016x}", "bounding": f"{found.bounding:016x}"}
+    )
 
 
 async def down(control: Control, _request: web.Request, peer: Peer) -> Accepted:

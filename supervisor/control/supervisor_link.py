@@ -29,6 +29,8 @@ from sandbox.wire.supervisor_frames import (
     FromControl,
     KillWorker,
     Living,
+    Measure,
+    Measured,
     MountSpec,
     ProcessRestarted,
     SetPolicy,
@@ -46,8 +48,8 @@ from sandbox.wire.supervisor_frames import (
 from supervisor.control.errors import SupervisorError, UnavailableError
 
 Unasked = WorkerEnded | ProcessRestarted | Drain | Started
-_Answer = Done | Started | Living
-_A = TypeVar("_A", Done, Started, Living)
+_Answer = Done | Started | Living | Measured
+_A = TypeVar("_A", Done, Started, Living, Measured)
 _decoder: msgspec.msgpack.Decoder[ToControl] = msgspec.msgpack.Decoder(ToControl)
 
 
@@ -134,6 +136,11 @@ class SupervisorLink:
             living = await self._call(Living, n, Snapshot(n, living.workers[-1].incarnation))
             workers += living.workers
         return msgspec.structs.replace(living, workers=workers, more=False)
+
+    async def measure(self) -> Measured:
+        """What confines each process of the host. Raises SupervisorError."""
+        n = self._next()
+        return await self._call(Measured, n, Measure(n))
 
     async def stop_host(self) -> None:
         """Ask for the end of everything; the supervisor says `Drain` next. Raises SupervisorError."""
@@ -228,7 +235,7 @@ class SupervisorLink:
             self._on_audit(socket.socket(fileno=fds[0]))
             return
         close_all(fds)
-        if isinstance(frame, Done | Started | Living | Failed):
+        if isinstance(frame, Done | Started | Living | Measured | Failed):
             future = self._waiting.get(frame.n)
             if future is None or future.done():  # the asker was cancelled, or was a control before us
                 if isinstance(frame, Started):

@@ -25,6 +25,7 @@ from sandbox.types import ComponentId, Outcome
 from sandbox.wire import UNDECODABLE
 from sandbox.wire import supervisor_frames as frames
 from supervisor.config import HostConfig
+from supervisor.parent import confinement
 from supervisor.parent.audit_channels import AuditChannels
 from supervisor.parent.children import Child
 from supervisor.parent.compilers import Compilation, Compilers
@@ -462,6 +463,8 @@ class Supervisor:
             self._answer(frames.Done(frame.n))
         elif isinstance(frame, frames.Snapshot):
             self._answer(self._living(frame.n, frame.after))
+        elif isinstance(frame, frames.Measure):
+            self._answer(self._measured(frame.n))
         elif isinstance(frame, frames.StopHost):
             self._answer(frames.Done(frame.n))
             self._drain()
@@ -482,6 +485,14 @@ class Supervisor:
         more = len(live) > len(workers)
         stopping = self._phase == "draining"
         return frames.Living(n, workers, processes, self.walls, stopping, more, self.cgroups.controllers)
+
+    def _measured(self, n: int) -> frames.Measured:
+        known = [("supervisor", os.getpid())] + [(c.name, c.pid) for c in self.children.values() if c.pidfd >= 0]
+        known += [("compiler", compilation.pid) for compilation in self.compilers.at_work]
+        live = [w for _, w in sorted(self.workers.by_incarnation.items()) if w.stage == "live" and w.claim is not None]
+        known += [(str(w.claim.component), w.pid) for w in live[: frames.MAX_MEASURED] if w.claim is not None]
+        measured = confinement.measure(known, self.services.seen_of, self.lost)
+        return frames.Measured(n, measured, len(live) > frames.MAX_MEASURED)
 
     def _set_policy(self, frame: frames.SetPolicy) -> None:
         opened: list[int] = []

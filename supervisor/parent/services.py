@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from sandbox import walls
 from supervisor.config import HostConfig
+from supervisor.parent import confinement
 from supervisor.parent.identities import Identities
 from supervisor.parent.layout import Layout
 from supervisor.parent.spawn import Kind, spawn
@@ -28,6 +29,8 @@ class Services:
     identities: Identities
     lost: frozenset[str] = frozenset()
     """Walls the host runs without."""
+    seen: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    """By module: the last process's pid and namespaces, which nobody can read any more once it is what it will be."""
 
     @property
     def _privileged(self) -> bool:
@@ -38,7 +41,15 @@ class Services:
         return walls.spell(self.lost)
 
     def _spawn(self, module: str, arguments: list[str], fds: list[int], kind: Kind) -> int:
-        return spawn(module, arguments, fds, kind, self.layout.log_fd, self._privileged)
+
+        def look(pid: int) -> None:
+            self.seen[module] = (pid, confinement.namespaces(pid))
+
+        return spawn(module, arguments, fds, kind, self.layout.log_fd, self._privileged, look=look)
+
+    def seen_of(self, pid: int) -> dict[str, str] | None:
+        """The namespaces a process was in when it was started, of the last of its kind."""
+        return next((names for known, names in self.seen.values() if known == pid), None)
 
     def zygote(self, channel: socket.socket) -> int:
         """The zygote: its own user namespace maps the supervisor to 0 and the workers' uids to 1 and up."""

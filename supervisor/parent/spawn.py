@@ -15,7 +15,7 @@ import select
 import signal
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -99,12 +99,14 @@ def spawn(
     log_fd: int,
     privileged: bool,
     groups: Sequence[int] = (),
+    look: Callable[[int], None] | None = None,
 ) -> int:
     """Start `python -I -B -m module arguments` with `fds` as 3, 4, ...; return its pid.
 
     Args:
         privileged: the supervisor was started as root and holds `privileges.KEPT`.
         groups: descriptors by which it joins its control groups, first of all (`cgroups.Tree.prepare`).
+        look: called with its pid when its namespaces are made; a plain child can be looked into only then.
 
     Raises:
         SpawnFailed: the child did not get as far as exec.
@@ -128,9 +130,11 @@ def spawn(
     os.close(status_w)
     os.close(go_r)
     try:
+        if _status(status_r) != b"u":
+            raise SpawnFailed("the child failed before its namespaces were made", subject=module)
+        if look is not None:
+            look(pid)
         if kind.caged:
-            if _status(status_r) != b"u":
-                raise SpawnFailed("the child failed before its namespaces were made", subject=module)
             _write_maps(pid, kind, privileged)
         os.write(go_w, b"g")
         words = _status(status_r)
@@ -235,13 +239,14 @@ def _child(
             libc.unshare(process.CLONE_NEWNS if kind.caged else PLAIN_NAMESPACES)
             mounts.make_private()
             mounts.expose([*interpreter_trees(), *kind.reads], kind.writes)
+        # Its files in /proc must belong to this uid for its namespaces to be seen and its maps to be written. A change
+        # of uid, or the process itself, ends that.
+        libc.prctl(process.PR_SET_DUMPABLE, 1)
         if kind.caged:
-            # Its files in /proc must belong to this uid for the maps to be written.
-            libc.prctl(process.PR_SET_DUMPABLE, 1)
             made = process.CLONE_NEWUSER if kind.own_pids and not privileged else 0
             libc.unshare(CAGED_NAMESPACES & ~made)
             process.die_with_parent()  # new credentials cleared it
-            os.write(status, b"u")
+        os.write(status, b"u")
         if os.read(go, 1) != b"g":
             os._exit(1)
         if kind.caged:

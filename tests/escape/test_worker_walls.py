@@ -200,6 +200,41 @@ def test_worker_group(pids: dict[str, int], caged: Host) -> None:
         assert "1" == (base / path.lstrip("/") / "pids.max").read_text().strip()
 
 
+# -- what doctor shows -------------------------------------------------------------------------------------------
+
+
+def test_doctor_measures_every_process(pids: dict[str, int], caged: Host) -> None:
+    """What the supervisor says of each process is what /proc says, down to the namespaces it shares with nobody."""
+    with caged.api() as client:
+        doctor = client.get("/v1/doctor")
+    found = {process["name"]: process for process in doctor["confinement"]}
+    assert set(pids) == set(found)
+    assert not doctor["more"]
+    filters = {"supervisor": 1, **dict.fromkeys((*CAGED, *PLAIN, "zygote"), 2), **dict.fromkeys(COMPONENTS, 4)}
+    for name, process in found.items():
+        said, bounds = status(pids[name]), limits(pids[name])
+        assert pids[name] == process["pid"]
+        assert [int(said["Uid"].split()[1]), int(said["Gid"].split()[1])] == [process["uid"], process["gid"]]
+        assert [said["CapEff"], said["CapBnd"]] == [process["capabilities"], process["bounding"]]
+        assert filters[name] == process["filters"] == int(said["Seccomp_filters"]), name
+        assert process["no-new-privileges"]
+        assert [("unlimited" if v < 0 else str(v)) for v in process["limits"].values()] == [
+            bounds[key][1] for key in process["limits"]
+        ]
+        assert process["landlock"].startswith("ABI")
+        assert 11 <= process["calls"] < 200
+    everything = [kind for kind in NAMESPACES if kind != "pid"]
+    for name, process in found.items():
+        if name in COMPONENTS:
+            assert list(NAMESPACES) == process["namespaces"]
+        elif name in (*CAGED, "zygote"):
+            assert everything == process["namespaces"]
+        else:
+            assert (everything[1:] if ROOT and name in PLAIN else []) == process["namespaces"]
+    empty = {name for name, process in found.items() if process["root"] == "empty"}
+    assert {*CAGED, "zygote", *COMPONENTS} == empty
+
+
 # -- every process of the host ------------------------------------------------------------------------------------
 
 

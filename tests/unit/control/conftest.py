@@ -183,6 +183,11 @@ class Playground:
             processes = [supervisor_frames.HostProcess("router", 1, 2, 0, True)]
             walls = {"seccomp": "on", "cgroups": "not delegated"}
             self.tell(supervisor_frames.Living(frame.n, workers, processes, walls, False))
+        elif isinstance(frame, supervisor_frames.Measure):
+            router = supervisor_frames.Confinement(
+                "router", 1, 2, 2, 0, 0, 1 << 40, True, 2, 3, ["mnt"], "own mounts", {"Max open files": 4}, 113, "ABI 7"
+            )
+            self.tell(supervisor_frames.Measured(frame.n, [router]))
         elif isinstance(frame, supervisor_frames.Drained | supervisor_frames.Up):
             pass
         else:

@@ -276,8 +276,12 @@ def test_status_and_doctor(playground):
                 status["components"],
                 status["host"]["processes"][0]["name"],
             ]
-            walls = (await play.client.get("/v1/doctor")).json()["walls"]
-            assert {"seccomp": "on", "cgroups": "not delegated"} == walls
+            doctor = (await play.client.get("/v1/doctor")).json()
+            assert {"seccomp": "on", "cgroups": "not delegated"} == doctor["walls"]
+            (router,) = doctor["confinement"]
+            wanted = {"name": "router", "filters": 2, "namespaces": ["mnt"], "limits": {"Max open files": 4}}
+            assert wanted == {key: router[key] for key in wanted}
+            assert ("0000000000000000", "0000010000000000") == (router["capabilities"], router["bounding"])
 
     asyncio.run(main())
 
