@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -54,22 +56,32 @@ def elsewhere(wheel: Path, able: None) -> Iterator[tuple[Path, dict[str, str], P
 
 
 def test_contents(wheel: Path) -> None:
-    """WIT packages, system-call policies and path policy are inside; tests and examples are not."""
-    names = zipfile.ZipFile(wheel).namelist()
+    """WIT packages, policies, the self-test's guest and pytest's plugin are inside; tests and examples are not."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entries,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+        points = configparser.ConfigParser()
+        points.read_string(archive.read(entries).decode())
+    assert {"airssys": "airssys.pytest_plugin"} == dict(points["pytest11"])
+    assert {"airssys": "supervisor.cli:main"} == dict(points["console_scripts"])
     for wanted in (
         "sandbox/_wit/airssys-core/world.wit",
         "sandbox/_wit/airssys-osl/filesystem.wit",
         "sandbox/policy/worker.toml",
         "supervisor/policy/forbidden-paths.toml",
         "supervisor/selftest/guest/component.wasm",
+        "supervisor/selftest/guest/component.toml",
         "airssys/__init__.py",
+        "airssys/py.typed",
+        "airssys/pytest_plugin.py",
+        "airssys/testing/hostile.py",
     ):
         assert wanted in names
     assert [] == [name for name in names if name.startswith(("tests/", "examples/", "docs/"))]
 
 
 def test_runs_outside_the_checkout(elsewhere: tuple[Path, dict[str, str], Path]) -> None:
-    """keygen, sign, up, trust, install, request, down, selftest with the installed command, from another directory."""
+    """keygen to down, the self-test and an attack suite with the installed command, from another directory."""
     place, environment, command = elsewhere
 
     def run(*arguments: str) -> bytes:
@@ -91,4 +103,17 @@ def test_runs_outside_the_checkout(elsewhere: tuple[Path, dict[str, str], Path])
     assert b'"lines"' in run("request", "acme/redactor", "--data", "report")
     run("down")
     run("selftest", "escape", "--only", "T02,T25", "--jobs", "2")
+    suite = [str(CHECKOUT / "examples" / "attack-suite" / "test_files.py"), "-k", "test_read_a_file"]
+    plugin = [] if entry_points(group="pytest11", name="airssys") else ["-p", "airssys.pytest_plugin"]
+    attacked = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugin, *suite, "--airssys-command", str(command)],
+        env=environment,
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert 0 == attacked.returncode, attacked.stdout
+    assert "1 passed" in attacked.stdout
     assert str(CHECKOUT) not in os.environ.get("PYTHONPATH", "")

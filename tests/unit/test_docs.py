@@ -7,18 +7,24 @@ import re
 import shlex
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+import airssys.testing
 import click
 import pytest
 from airssys.componentize import componentize
+from airssys.testing import reference
 
 from supervisor.cli.app import COMMANDS, root
 from supervisor.config import HostConfig, parse_config
 from supervisor.control.endpoints import ENDPOINTS
 from supervisor.control.reference import markdown
 from supervisor.packages.manifest import parse_manifest
+from supervisor.selftest import protocol
+from supervisor.selftest.machine import ROUTINES
+from supervisor.selftest.scene import SCENES
 
 pytestmark = pytest.mark.block11_cli
 
@@ -165,7 +171,7 @@ def test_the_guides_show_commands() -> None:
 def test_named_tests_exist(name: str) -> None:
     """A test that a page names, as `test_x.py` or `test_x.py::test_y`, exists."""
     files: dict[str, str] = {}
-    for path in (ROOT / "tests").rglob("test_*.py"):
+    for path in (*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "examples").rglob("test_*.py")):
         files[path.name] = files.get(path.name, "") + path.read_text()  # two may have one name
     wrong = []
     for file, test in re.findall(r"\b(test_\w+\.py)(?:::(test_\w+))?", (ROOT / name).read_text()):
@@ -231,6 +237,27 @@ def test_api_reference_names_everything() -> None:
         assert f"### {endpoint.method} {endpoint.path}\n" in text
         for kind in (endpoint.body, endpoint.answer):
             assert not isinstance(kind, type) or f"### {kind.__name__}\n" in text
+
+
+def test_fixtures_reference_is_in_step() -> None:
+    """docs/reference/fixtures.md is what the plugin's own docstrings say, and names every fixture and option."""
+    text = (ROOT / "docs/reference/fixtures.md").read_text()
+    assert reference.markdown() == text, "run scripts/make-reference fixtures"
+    assert {"airssys_host", "airssys_worker", "airssys_publisher", "hostile_worker"} <= reference.fixtures().keys()
+    for name in (*(f"### {fixture}\n" for fixture in reference.fixtures()), *airssys.testing.__all__):
+        assert name in text
+
+
+def test_protocol_reference_names_everything() -> None:
+    """Each request, each field of it, each routine and scene stands on the page of `airssys selftest serve`."""
+    text = (ROOT / "docs/reference/selftest-serve.md").read_text()
+    for kind in typing.get_args(protocol.AnyRequest):
+        assert f"| `{kind.__struct_config__.tag}` |" in text
+    kinds = (*typing.get_args(protocol.AnyRequest), protocol.Hello, protocol.WallBody, protocol.ResultBody)
+    bodies = (protocol.ProgramBody, protocol.StepBody, protocol.PlaceBody, protocol.ErrorBody)
+    names = {field for kind in (*kinds, *bodies) for field in kind.__struct_encode_fields__}
+    for name in (*names, *ROUTINES, *SCENES):
+        assert f"`{name}`" in text or f'"{name}"' in text, name
 
 
 def test_promised_numbers_can_be_reproduced() -> None:

@@ -101,7 +101,7 @@ class Host:
     # -- the command line -----------------------------------------------------------------------------------------
 
     def cli(self, *arguments: str, check: bool = True, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        """Run `airssys ARGUMENTS` against this host.
+        """Run a command of `airssys` against this host.
 
         Args:
             check: raise when it fails.

@@ -30,7 +30,7 @@ class HostError(Exception):
     """The host, or the server, refused.
 
     Attributes:
-        code: stable, as in docs/reference/errors.md; `E_GONE`: the server is gone.
+        code: stable, as in docs/reference/errors.md; `E_GONE`: the server is gone, `E_COMMAND`: a command failed.
         message: what happened.
         subject: to which object, or "".
         hint: what to do, or "".

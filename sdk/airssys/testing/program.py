@@ -84,7 +84,7 @@ class Program:
         return self._add({"do": "syscall", "words": [call, *map(_wire, arguments)]}, times, until)
 
     def step(self, routine: str, *words: Word | str, times: int = 1, until: Until = "always") -> Place:
-        """A routine by its name; the reference lists them. Its result, for later steps.
+        """A routine by its name, as docs/reference/selftest-serve.md lists them. Its result, for later steps.
 
         The first word of `syscall`, `fork` and `int80` may be a call's name.
         """
