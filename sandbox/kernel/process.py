@@ -210,6 +210,12 @@ def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def data() -> int:
+    """Bytes of writable private memory this process has mapped, its stack included (needs /proc)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[5]) * resource.getpagesize()
+
+
 def address_space() -> int:
     """Bytes this process has mapped (needs /proc)."""
     with open("/proc/self/statm", encoding="ascii") as file:

@@ -33,7 +33,7 @@ class Prepared:
     def __init__(self) -> None:
         self.filter = seccomp.compile_policy("worker")
         self.landlock = landlock.abi()
-        self.address_space = process.address_space()
+        self.address_space, self.data = process.address_space(), process.data()
 
 
 def _namespace(flag: int) -> Callable[[], None]:
@@ -72,10 +72,9 @@ def walls(prepared: Prepared) -> list[Wall]:
         process.no_new_privileges()
         landlock.restrict_all(prepared.landlock)
 
-    room = prepared.address_space + MEMORY
     limits = {
-        "AS": (resource.RLIMIT_AS, room),
-        "DATA": (resource.RLIMIT_DATA, room),
+        "AS": (resource.RLIMIT_AS, prepared.address_space + MEMORY),
+        "DATA": (resource.RLIMIT_DATA, prepared.data + MEMORY),
         "CORE": (resource.RLIMIT_CORE, 0),
         "FSIZE": (resource.RLIMIT_FSIZE, 0),
         "NPROC": (resource.RLIMIT_NPROC, 0),

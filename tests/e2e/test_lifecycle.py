@@ -347,10 +347,10 @@ def test_bad_initialize(shared: Host, how: str, outcome: str, why: str) -> None:
 def test_slow_initialize(shared: Host) -> None:
     """Starting may take longer than a message."""
     probes.add(shared, "slow-init", {"deadline": '"300ms"'})
-    shared.ask("test/slow-init", "set on-initialize sleep")
+    shared.ask("test/slow-init", "set on-initialize nap")
     began = time.monotonic()
     assert "running" == _post(shared, "test/slow-init/0", "restart")["state"]
-    assert 0.3 <= time.monotonic() - began
+    assert 0.7 <= time.monotonic() - began
     assert "on" == shared.ask("test/slow-init", "echo on")
 
 

@@ -12,6 +12,7 @@ from wasmtime import component as wasmtime_component
 
 from sandbox.engine import MAX_WASM_STACK, make_engine
 from sandbox.guest import Guest, GuestFailed
+from sandbox.kernel import heap
 from sandbox.memories import memories
 from sandbox.types import Limits, Outcome
 
@@ -122,6 +123,9 @@ def test_memory_of_the_engines_own(core: str) -> None:
     component = wasmtime_component.Component(engine, f"(component {core})")
 
     def child(room: int) -> str:
+        # What this process has freed would be used first.
+        heap.fill_holes()
+        heap.handle.malloc_trim(0)
         with open("/proc/self/statm", encoding="ascii") as file:
             used = int(file.read().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (used + room, used + room))

@@ -19,7 +19,7 @@
 // The storage keys on-initialize, on-health, on-shutdown and on-callback say how the lifecycle calls misbehave.
 #include "text.h"
 
-enum { FORWARD_MS = 5000, LONG_SLEEP_MS = 60 * 1000, KEPT = 256 * 1024 };
+enum { FORWARD_MS = 5000, LONG_SLEEP_MS = 60 * 1000, NAP_MS = 700, KEPT = 256 * 1024 };
 
 static uint64_t messages, callbacks;
 static uint8_t last_buffer[KEPT + 256];  // outlives the call that it came in
@@ -414,6 +414,7 @@ static void misbehave(airssys_bytes_t what) {
     if (airssys_equal(what, BYTES("trap"))) __builtin_trap();
     if (airssys_equal(what, BYTES("spin"))) spin();
     if (airssys_equal(what, BYTES("sleep"))) airssys_sleep_millis(LONG_SLEEP_MS);
+    if (airssys_equal(what, BYTES("nap"))) airssys_sleep_millis(NAP_MS);
 }
 
 static airssys_result_t *done_or(airssys_bytes_t wished, uint8_t tag) {
