@@ -48,7 +48,7 @@ def asked(caged: Host) -> Host:
     ],
 )
 def test_nothing_is_added(asked: Host, component: str, commands: tuple[str, ...]) -> None:
-    """After all of it the same process lives, with two descriptors, one thread, two filters, and no page for code."""
+    """After all of it the same process lives, with two descriptors, one thread, its filters, and no page for code."""
     pid = asked.component(component)["pid"]
     for command in commands:
         asked.ask(component, command)
@@ -57,7 +57,7 @@ def test_nothing_is_added(asked: Host, component: str, commands: tuple[str, ...]
     assert [str(pid)] == os.listdir(f"/proc/{pid}/task")
     status = Path(f"/proc/{pid}/status").read_text()
     assert "\nThreads:\t1\n" in status
-    assert "\nSeccomp_filters:\t2\n" in status
+    assert "\nSeccomp:\t2\n" in status
     modes = [line.split()[1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     assert [] == [mode for mode in modes if "w" in mode and "x" in mode]
 
