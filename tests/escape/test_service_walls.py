@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import SIGSYS, Ended, become_ordinary, ends, own_namespaces, raw, returns
+from forked import SIGSYS, Ended, become_ordinary, ends, fork, own_namespaces, raw, returns
 
 from sandbox.kernel import landlock, libc, probe, process, seccomp
 from sandbox.kernel.confine import confine, confine_in_place, confine_parent, preload
@@ -332,6 +332,25 @@ def test_the_supervisor_signals_its_own_alone(place: Path) -> None:
 
     assert [0, 0] == outside(place, signals).value
     assert [errno.EPERM, 0] == inside("supervisor", place, signals).value
+
+
+@pytest.mark.parametrize("name", ["auditor", "bridge", "zygote", "supervisor"])
+def test_the_one_signal_reaches_no_stranger(name: str, place: Path) -> None:
+    """SIGABRT, which the filters let through for abort(3), ends a stranger of the same uid; Landlock refuses it."""
+    number = seccomp.number_of("tgkill") or 0
+
+    def victims_end(behind: Callable[[Path, Callable[[int], Any]], Ended]) -> tuple[int, int]:
+        victim = fork()
+        if victim == 0:
+            signal.pause()
+            os._exit(0)
+        said = behind(place, lambda _directory: raw(number, victim, victim, signal.SIGABRT)).value
+        if said != 0:  # else the signal is on its way, and SIGKILL would overtake it
+            os.kill(victim, signal.SIGKILL)
+        return said, os.WTERMSIG(os.waitpid(victim, 0)[1])
+
+    assert (0, signal.SIGABRT) == victims_end(outside)
+    assert (-errno.EPERM, signal.SIGKILL) == victims_end(functools.partial(inside, name))
 
 
 # -- what must work ---------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ what is right).
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +42,14 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(lint, "lint", lambda name: [f"{name}: wrong"])
     assert 1 == lint.main(["worker"])
     assert "worker: wrong\n" == capsys.readouterr().out
+
+
+def test_the_documents_count() -> None:
+    """The page of the cage says how many calls each process's filter lets through (x86-64)."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "cage.md").read_text()
+    said = dict(re.findall(r"^\| (\w+) \|[^|]+\| `\w+\.toml`[^|]*\| (\d+) \|$", page, re.MULTILINE))
+    assert {"supervisor", "zygote", "auditor", "bridge", "router", "control"} == set(said)
+    assert {name: len(rules.allowed_calls(name, "x86_64")) for name in said} == {k: int(v) for k, v in said.items()}
 
 
 def found(*listed: Rule, name: str = "worker", monkeypatch: pytest.MonkeyPatch) -> str:
