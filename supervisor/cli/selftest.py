@@ -29,13 +29,13 @@ def selftest_() -> None:
 
 @selftest_.command("escape")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON; the same as --output json.")
-@click.option("--only", metavar="T01,T02", default="", help="Only these attacks.")
+@click.option("--only", metavar="T01,T02", help="Only these attacks.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=4, help="Components that attack at once. Default: 4.")
 @click.option("--profile", type=click.Choice(["paranoid", "standard"]), default="paranoid", help="Default: paranoid.")
 @click.option("--spawn", type=click.Choice(["zygote", "exec"]), default="zygote", help="Default: zygote.")
 @click.option("--cases", is_flag=True, help="Show every case, not only each attack.")
 @click.pass_obj
-def escape(options: Globals, as_json: bool, only: str, jobs: int, profile: str, spawn: str, cases: bool) -> int:
+def escape(options: Globals, as_json: bool, only: str | None, jobs: int, profile: str, spawn: str, cases: bool) -> int:
     """Run machine code of an attacker's in real workers of a throw-away host; a running host is not touched.
 
     The throw-away host's workers are made by --profile and --spawn, as [workers] in airssys.toml has them.
@@ -51,7 +51,9 @@ def escape(options: Globals, as_json: bool, only: str, jobs: int, profile: str, 
 
     if as_json:
         options.output = "json"
-    ids = frozenset(part.strip().upper() for part in only.split(",") if part.strip())
+    ids = frozenset(part.strip().upper() for part in (only or "").split(",") if part.strip())
+    if only is not None and not ids:
+        raise click.UsageError("--only names no attack; leave it out to try all of them")
     with _progress(options) as progress:
         configuration = f'[workers]\nprofile = "{profile}"\nspawn = "{spawn}"\n'
         result = runner.run(ids, jobs, progress, configuration=configuration)

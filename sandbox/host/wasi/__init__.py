@@ -1,7 +1,7 @@
 """WASI 0.2 as host functions of ours: what standard toolchains expect of the world, without any power behind it.
 
 The engine's own WASI cannot be used: its first write or poll starts threads and an event loop, which the seal forbids.
-So each package of WASI is a module here, in plain Python, within the 13 calls of a sealed worker:
+So each package of WASI is a module here, in plain Python, within the 11 calls of a sealed worker:
 
     io          waiting and streams: the two log streams, an input that is at its end
     clocks      the vDSO's clocks; sleeping is one request to the bridge
