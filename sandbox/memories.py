@@ -61,7 +61,7 @@ class _Memory:
 
     def __init__(self, size: int, reserved: int, guard: int) -> None:
         # An empty memory needs an address, too; nothing in it is ever usable.
-        self.reserved = max(-(-reserved // _PAGE) * _PAGE, _PAGE)
+        self.reserved = max(-(-max(reserved, size) // _PAGE) * _PAGE, _PAGE)
         self.guard, self.size, self.spare = -(-guard // _PAGE) * _PAGE, size, 0
         mapped = _libc.mmap(None, self.reserved + 2 * self.guard, _PROT_NONE, _MAP, -1, 0)
         if mapped is None or mapped == _FAILED:
@@ -113,8 +113,11 @@ class Memories:
             if reserved:
                 memory = _Memory(minimum, max(reserved, minimum), guard)
             else:
+                # Nothing is left to spare where the limit has become smaller than what older memories have: the mapping
+                # must never be shorter than the memory, or mprotect would go on into whatever lies behind it.
+                left = max(self.limit - self._spare, 0)
                 spare = max(min(max(minimum, maximum), self.limit) - minimum, 0)
-                memory = _Memory(minimum, minimum + min(spare, self.limit - self._spare), guard)
+                memory = _Memory(minimum, minimum + min(spare, left), guard)
                 memory.spare = memory.reserved - minimum
         except Refused:
             self._note(minimum)

@@ -25,10 +25,27 @@ from sandbox.wire.bridge_ops import Op
 LEVELS = ("trace", "debug", "info", "warn", "error")
 
 
+class Clock:
+    """The process's monotonic clock, which a sleep moves on instead of waiting: no test depends on a quiet machine."""
+
+    def __init__(self) -> None:
+        self._stopped = time.monotonic_ns()
+
+    def now(self) -> int:
+        """Nanoseconds; a little later each time."""
+        self._stopped += 100
+        return self._stopped
+
+    def advance(self, until: int) -> None:
+        """Let it be `until`."""
+        self._stopped = max(self._stopped, until)
+
+
 class AskedBridge:
     """Answers log and sleep as the bridge does, and remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.lines: list[tuple[str, str]] = []
         """(level, message)"""
         self.sleeps: list[int] = []
@@ -43,12 +60,10 @@ class AskedBridge:
             return 0, None
         assert op is Op.SLEEP
         until, deadline = arguments
-        self.sleeps.append(until - time.monotonic_ns())
-        if self.early:
-            return 0, None
-        while time.monotonic_ns() < min(until, deadline):
-            time.sleep(max(0.0, (min(until, deadline) - time.monotonic_ns()) / 1e9))
-        return int(until > deadline), None
+        self.sleeps.append(until - self._clock.now())
+        if not self.early:
+            self._clock.advance(min(until, deadline))
+        return int(until > deadline and not self.early), None
 
     def log(self) -> list[str]:
         """The messages alone."""
@@ -81,12 +96,14 @@ class Wasi:
         limits: Limits = Limits(memory=16 << 20, fuel=2_000_000_000),  # noqa: B008 - frozen
     ) -> Iterator[Running]:
         """An initialised guest; `links` is as it was afterwards."""
-        bridge = AskedBridge()
+        real, clock = time.monotonic_ns, Clock()
+        bridge = AskedBridge(clock)
         before = dict(links.__dict__)
         links.bridge, links.self_id = cast(Bridge, bridge), ComponentId("test", "guest")
         links.message_size = limits.message_size
-        links.allow(60_000)
         try:
+            time.monotonic_ns = clock.now
+            links.allow(60_000)
             code = self.component(component) if isinstance(component, Path) else component
             pairs = list((env or {}).items())
             wasi.begin(pairs, ["test/guest", *arguments])
@@ -94,6 +111,7 @@ class Wasi:
             assert guest.initialize(frames.Initialize(pairs, limits), None) == ""
             yield Running(guest, bridge, limits)
         finally:
+            time.monotonic_ns = real
             links.__dict__.clear()
             links.__dict__.update(before)
 

@@ -52,6 +52,25 @@ def test_the_sum_is_what_is_limited(guest: tuple[wasmtime.Store, wasmtime.Instan
     assert 16 * PAGE == memories.used
 
 
+@given(st.lists(st.tuples(st.integers(0, 64), st.integers(0, 40)), min_size=1, max_size=12))
+def test_no_mapping_is_shorter_than_its_memory(steps: list[tuple[int, int]]) -> None:
+    """Whatever the limit becomes while older memories live: what is made usable lies within what was mapped."""
+    table, live = Memories(0), []
+    try:
+        for limit, minimum in steps:
+            table.limit = limit * PAGE
+            try:
+                live.append(table.create(minimum * PAGE, 1 << 32))
+            except Refused:
+                continue
+            memory = table.find(live[-1])
+            assert memory.size <= memory.reserved
+            assert memory.spare >= 0
+    finally:
+        for number in live:
+            table.drop(number)
+
+
 def test_what_was_written_survives_growth(guest: tuple[wasmtime.Store, wasmtime.InstanceExports]) -> None:
     """Growing keeps the content, gives zeroes, and does not open what lies behind the end."""
     store, exports = guest
