@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from importlib import resources
 from types import TracebackType
 from typing import Any, Self
@@ -52,13 +53,15 @@ class ThrowAwayHost:
 
     Args:
         configuration: text of `airssys.toml`.
+        before: put in front of the command that starts it.
 
     Raises:
         SelftestError: the host does not start; the message says why.
     """
 
-    def __init__(self, *, configuration: str = "") -> None:
+    def __init__(self, *, configuration: str = "", before: Sequence[str] = ()) -> None:
         self._configuration = configuration
+        self._before = before
         self.canary = os.urandom(16).hex()
         """A secret in the environment of who starts the host; no worker may know it."""
         self.base = ""
@@ -99,7 +102,7 @@ class ThrowAwayHost:
             with open(os.path.join(self.root, "etc", "airssys.toml"), "w", encoding="utf-8") as file:
                 file.write(self._configuration)
         done = subprocess.run(
-            [sys.executable, "-m", "supervisor.cli", "up", "--detach"],
+            [*self._before, sys.executable, "-m", "supervisor.cli", "up", "--detach"],
             env={
                 "PATH": os.environ.get("PATH", os.defpath),
                 "AIRSSYS_ROOT": self.root,
@@ -183,17 +186,17 @@ class HostileHost(ThrowAwayHost):
     """One in whose workers native code runs.
 
     Args:
-        configuration: text of `airssys.toml`.
+        configuration, before: see `ThrowAwayHost`.
         extra: machine code of one's own, callable by `Program.step_at(machine.END, ...)`, in workers that bring none.
 
     Raises:
         SelftestError: not on this processor, or the host does not start; the message says why.
     """
 
-    def __init__(self, *, configuration: str = "", extra: bytes = b"") -> None:
+    def __init__(self, *, configuration: str = "", extra: bytes = b"", before: Sequence[str] = ()) -> None:
         if libc.MACHINE != "x86_64":
             raise SelftestError(f"not covered on {libc.MACHINE}", hint="the attacks are x86-64 machine code")
-        super().__init__(configuration=configuration)
+        super().__init__(configuration=configuration, before=before)
         self._extra = extra
         self._lock = threading.Lock()
         self._patched: set[str] = set()
@@ -226,7 +229,7 @@ class HostileHost(ThrowAwayHost):
         """
         component = f"selftest/{name}"
         with self._lock, self.client() as client:
-            plan = client.upload(parts_of(read_package(self._package(name, values or {}, guest(extra)))))
+            plan = client.upload(parts_of(read_package(self.package(name, values or {}, guest(extra)))))
             body = {
                 "plan": plan["plan"],
                 "bindings": binds or {},
@@ -243,7 +246,8 @@ class HostileHost(ThrowAwayHost):
             )
         return HostileWorker(self, f"{component}/{instance}", status["pid"])
 
-    def _package(self, name: str, values: dict[str, str], wasm: bytes) -> str:
+    def package(self, name: str, values: dict[str, str], wasm: bytes) -> str:
+        """A signed package of the hostile guest's manifest with other values and this component; its directory."""
         directory = os.path.join(self.base, "packages", name)
         about = (values, hashlib.sha256(wasm).digest())
         if self._packages.setdefault(name, about) != about:

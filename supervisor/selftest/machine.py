@@ -102,6 +102,9 @@ ROUTINES: dict[str, bytes] = {
     "port": bytes.fromhex("e4 60 c3"),
     "halt": bytes.fromhex("f4 c3"),
     "undefined": bytes.fromhex("0f 0b"),
+    # jumps to itself; calls itself
+    "spin": bytes.fromhex("eb fe"),
+    "recurse": bytes.fromhex("e8 fbffffff c3"),
     # abort(3)'s last resort is a signal; a breakpoint is one as well
     "breakpoint": bytes.fromhex("cc c3"),
 }

@@ -354,7 +354,7 @@ def _dump_into(directory: str) -> None:
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 
-def _descendants(pid: int) -> set[int]:
+def descendants(pid: int) -> set[int]:
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -382,7 +382,7 @@ def supervisor_killed(context: Context) -> Row:
     supervisor = context.host.pids()["supervisor"]
     for thread in threads:
         thread.start()
-    everything = _descendants(supervisor) | set(pids)
+    everything = descendants(supervisor) | set(pids)
     poll = select.poll()
     pidfds = {os.pidfd_open(pid): pid for pid in everything}
     for pidfd in pidfds:

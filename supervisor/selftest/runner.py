@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sandbox.kernel import libc
-from supervisor.selftest import deputies, files, machine, matrix, native, outside, scene
+from supervisor.selftest import bombs, deputies, files, kernels, lifecycle, machine, matrix, native, outside, scene
 from supervisor.selftest.attack import (
     Attack,
     Case,
@@ -83,13 +83,10 @@ def attacks() -> list[Attack]:
 
 def ids() -> list[str]:
     """Every id there is."""
-    return sorted(
-        {attack.id for attack in attacks()}
-        | set(outside.CHECKS)
-        | set(deputies.TITLES)
-        | set(ALSO)
-        | {FIRST, MATRIX, LAST}
-    )
+    found = {attack.id for attack in attacks()} | {FIRST, MATRIX, LAST}
+    for listed in (outside.CHECKS, ALSO, *(module.TITLES for module in (deputies, files, lifecycle, bombs, kernels))):
+        found.update(listed)
+    return sorted(found)
 
 
 def run(
@@ -128,14 +125,16 @@ def run(
     if wanted(MATRIX):
         walls, columns = matrix.run(functools.partial(progress, "each wall alone"))
     rows: list[Row] = [_matrix_row(columns)] if columns else []
-    with HostileHost(configuration=configuration) as host:
+    rows += kernels.run(wanted, progress)
+    with HostileHost(configuration=configuration + lifecycle.CONFIGURATION) as host:
         workers = [host.worker("hostile", instance=str(instance)) for instance in range(max(2, jobs))]
         lost = dict(host.status()["host"]["walls-lost"])
         context = outside.Context(host, workers)
         witness = Witness(host.status()["components"][0]["uid"], host.code_offset())
         rows += outside.run(context, wanted)
         rows += deputies.run(host, naive, wanted, progress)
-        rows += files.run(host, wanted, progress)
+        for module in (files, lifecycle, bombs):
+            rows += module.run(host, wanted, progress)
         rows += _attack(chosen, controls, workers, progress, witness)
         rows.append(_machinery(workers[0], witness))
         if wanted(LAST):

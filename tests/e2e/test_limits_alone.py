@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import wasmtime
-from live_host import GUESTS, Host, wait_until
+from live_host import GUESTS, LIFECYCLE, Host, wait_until
 
 pytestmark = pytest.mark.block1_runtime
 
@@ -158,12 +158,7 @@ BOMBS: dict[str, tuple[str, str, str]] = {
 
 
 def _bomb(host: Host, name: str, core: str, limits: str) -> Path:
-    text = (
-        (GUESTS / "lifecycle.wat")
-        .read_text()
-        .replace("@NAME@", f"test/{name}")
-        .replace("@SIZE@", f"{len(name) + 5:02x}")
-    )
+    text = LIFECYCLE.read_text().replace("@NAME@", f"test/{name}").replace("@SIZE@", f"{len(name) + 5:02x}")
     text = re.sub(r"^ *;; @core@$", core, text, flags=re.MULTILINE)
     source = host.out / f"{name}-source"
     source.mkdir()

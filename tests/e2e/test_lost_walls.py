@@ -23,7 +23,6 @@ from sandbox.walls import NEED_ROOT
 
 pytestmark = pytest.mark.block4_security
 ROOT = os.geteuid() == 0
-LESSER = CHECKOUT / "tests" / "support" / "lesser_kernel.py"
 OWN_LOSSES = set() if ROOT else set(NEED_ROOT)
 """What an ordinary user's host runs without on any machine."""
 
@@ -31,7 +30,17 @@ OWN_LOSSES = set() if ROOT else set(NEED_ROOT)
 def _on_lesser(host: Host, walls: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """`airssys ...` on a kernel without these walls."""
     return subprocess.run(
-        [sys.executable, str(LESSER), *walls, "--", sys.executable, "-m", "supervisor.cli", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "supervisor.selftest.lesser_kernel",
+            *walls,
+            "--",
+            sys.executable,
+            "-m",
+            "supervisor.cli",
+            *arguments,
+        ],
         env={**host.environment, "PYTHONPATH": str(CHECKOUT)},
         cwd=CHECKOUT,
         capture_output=True,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import wasmtime
-from live_host import GUESTS, Host, wait_until
+from live_host import GUESTS, LIFECYCLE, Host, wait_until
 
 pytestmark = pytest.mark.block1_runtime
 LIBC = "test/wasi-libc"
@@ -143,7 +143,7 @@ def test_info_and_install_show_wasi(libc: Host, package: Path) -> None:
 @pytest.mark.parametrize("name", ["wasi:http/types@0.2.10", "wasi:io/poll@0.3.0"])
 def test_wasi_that_is_not_served_is_named_at_install(shared: Host, tmp_path: Path, name: str) -> None:
     """A component that imports it is refused before anything of it runs."""
-    text = (GUESTS / "lifecycle.wat").read_text().replace("@NAME@", "test/http").replace("@SIZE@", "09")
+    text = LIFECYCLE.read_text().replace("@NAME@", "test/http").replace("@SIZE@", "09")
     text = re.sub(r"^ *;; @imports@$", f'(import "{name}" (instance))', text, flags=re.MULTILINE)
     source = tmp_path / f"http-{name[-2:].strip('.')}"
     source.mkdir()

@@ -13,6 +13,7 @@ from own_code import OWN_CODE
 
 from sandbox.kernel import libc, probe
 from supervisor.selftest.host import HostileHost
+from supervisor.selftest.lifecycle import CONFIGURATION
 
 COMPONENTS = ("test/probe/0", "test/probe/1")
 
@@ -57,5 +58,5 @@ def hostile_host() -> Iterator[HostileHost]:
     for wall in probe.probe():
         if wall.state == "missing":
             pytest.skip(f"this machine lacks a wall, {wall.name}: {wall.detail}")
-    with HostileHost(extra=OWN_CODE) as host:
+    with HostileHost(extra=OWN_CODE, configuration=CONFIGURATION) as host:
         yield host

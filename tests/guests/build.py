@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT / "sdk"))
 from airssys.cc import CompileError, compile_core  # noqa: E402
 from airssys.componentize import ComponentizeError, componentize  # noqa: E402
 
+LIFECYCLE = ROOT / "supervisor/selftest/guest/lifecycle.wat"
 TEMPLATE = ROOT / "sdk/c/templates/osl-host.wasm"
 MARKS = ("imports", "core", "exports")
 """Places in lifecycle.wat, and names of the files whose text goes there."""
@@ -50,7 +51,7 @@ def with_libc(directory: Path) -> dict[str, bytes]:
 def completed(directory: Path) -> dict[str, bytes]:
     """A guest that is lifecycle.wat with something added."""
     name = f"test/{directory.name}"
-    text = (HERE / "lifecycle.wat").read_text().replace("@NAME@", name).replace("@SIZE@", f"{len(name):02x}")
+    text = LIFECYCLE.read_text().replace("@NAME@", name).replace("@SIZE@", f"{len(name):02x}")
     for mark in MARKS:
         part = directory / f"{mark}.wat"
         if part.exists():

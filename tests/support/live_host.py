@@ -26,6 +26,8 @@ from supervisor.cli.errors import RefusedError
 CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = CHECKOUT / "examples" / "logclean"
 GUESTS = CHECKOUT / "tests" / "guests"
+LIFECYCLE = CHECKOUT / "supervisor" / "selftest" / "guest" / "lifecycle.wat"
+"""The least component there can be, as text with places for more."""
 WAIT_SECONDS = 20.0
 """Longest wait for an event that must come; reached only when the test fails."""
 

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import forked
-import lesser_kernel
 import pytest
 
 from sandbox.errors import KernelFeatureMissing
@@ -15,6 +14,7 @@ from sandbox.kernel.probe import Wall, probe
 from sandbox.walls import MAY_BE_ACCEPTED, NEED_ROOT, WALLS, parse, spell
 from supervisor.config import HostConfig
 from supervisor.parent import consent
+from supervisor.selftest import lesser_kernel
 
 pytestmark = pytest.mark.block4_security
 ROOT = os.geteuid() == 0

@@ -1,4 +1,4 @@
-"""Run a command as if the kernel lacked something: `python lesser_kernel.py WALL... -- COMMAND...`.
+"""Run a command as if the kernel lacked something: `python -m supervisor.selftest.lesser_kernel WALL... -- COMMAND...`.
 
 Nothing of the program is replaced: a filter that the command and all its descendants are under answers the calls of
 each WALL with the error an older or differently built kernel gives. The command keeps its rights (no_new_privs is not
@@ -35,6 +35,11 @@ def _rules(wall: str) -> list[tuple[int, int, list[sc.Arg]]]:
         return [(errno.ENOSYS, libc.number("mount_setattr"), [])]
     if wall == "openat2":  # before Linux 5.6
         return [(errno.ENOSYS, libc.number("openat2"), [])]
+    if wall == "keyrings":  # never missing, but refused when a quota is used up
+        return [(errno.EDQUOT, libc.number("keyctl"), [])]
+    if wall == "huge pages":  # built without them
+        prctl = sc.resolve_syscall(sc.Arch.NATIVE, "prctl")
+        return [(errno.EINVAL, prctl, [sc.Arg(0, sc.EQ, process.PR_SET_THP_DISABLE)])]
     if wall == "namespaces":  # forbidden by a security module or a sysctl
         number = sc.resolve_syscall(sc.Arch.NATIVE, "unshare")
         flag = process.CLONE_NEWUSER
