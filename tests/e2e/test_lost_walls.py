@@ -29,18 +29,9 @@ OWN_LOSSES = set() if ROOT else set(NEED_ROOT)
 
 def _on_lesser(host: Host, walls: list[str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """`airssys ...` on a kernel without these walls."""
+    lesser = [sys.executable, "-m", "supervisor.selftest.lesser_kernel", *walls, "--"]
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "supervisor.selftest.lesser_kernel",
-            *walls,
-            "--",
-            sys.executable,
-            "-m",
-            "supervisor.cli",
-            *arguments,
-        ],
+        [*lesser, sys.executable, "-m", "supervisor.cli", *arguments],
         env={**host.environment, "PYTHONPATH": str(CHECKOUT)},
         cwd=CHECKOUT,
         capture_output=True,
