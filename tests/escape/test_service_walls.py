@@ -120,7 +120,12 @@ CLOSE: dict[str, Callable[[Path], int]] = {
 def inside(name: str, place: Path, action: Callable[[int], Any]) -> Ended:
     """How a process of that kind ends that does something with its directory behind its walls."""
     seccomp.compile_policy(name)  # once, for all children
-    return ends(lambda: action(CLOSE[name](place)))
+
+    def child() -> Any:
+        process.close_range(3)  # a fresh process has nothing of the runner's, and its limit of descriptors counts them
+        return action(CLOSE[name](place))
+
+    return ends(child)
 
 
 def outside(place: Path, action: Callable[[int], Any]) -> Ended:

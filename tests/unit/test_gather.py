@@ -35,6 +35,7 @@ def test_copies_do_the_same() -> None:
     """The functions go on under fresh code with the same results, errors and names; originals are kept alive."""
 
     def child() -> list[Any]:
+        gc.unfreeze()  # what another test froze is not among the collector's objects
         before = _double.__code__
         used = gather.code_in_use(lambda: _double(3))
         count = gather.together(used)
@@ -74,6 +75,7 @@ def test_functions_share_their_copy() -> None:
     """Two functions of one code object still share one afterwards."""
 
     def child() -> bool:
+        gc.unfreeze()
         twins = [types.FunctionType(_double.__code__, globals()) for _ in range(2)]
         gather.together({_double.__code__})
         gc.collect()

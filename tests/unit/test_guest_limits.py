@@ -26,6 +26,9 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> w
     """An engine of each layout of linear memory."""
     monkeypatch.setattr(memories, "limit", 1 << 30)
     gc.collect()  # another test's store would still be counted
+    # What is counted is what lives, whatever an earlier test did to the counters.
+    memories.used = sum(memory.size for memory in memories._live.values())
+    memories._spare = sum(memory.spare for memory in memories._live.values())
     return make_engine(request.param, counted=True)
 
 

@@ -6,6 +6,7 @@ import array
 import os
 import select
 import socket
+import types
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -176,12 +177,14 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
         if typing.get_args(kind)[0] is int:
             return st.integers(meta.ge if meta.ge is not None else 0, meta.le if meta.le is not None else 2**63 - 1)
         return st.text(max_size=meta.max_length or 20)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return st.one_of(*map(_values, typing.get_args(kind)))
     if typing.get_origin(kind) is typing.Literal:
         return st.sampled_from(typing.get_args(kind))
     if typing.get_origin(kind) is list:
         return st.lists(_values(typing.get_args(kind)[0]), max_size=3)
     if typing.get_origin(kind) is dict:
-        return st.dictionaries(_names, _names, max_size=3)
+        return st.dictionaries(_names, _values(typing.get_args(kind)[1]), max_size=3)
     if kind is ComponentId:
         return _components
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
@@ -191,6 +194,7 @@ def _values(kind: Any) -> st.SearchStrategy[Any]:
         bool: st.booleans(),
         str: st.text(max_size=20),
         bytes: st.binary(max_size=40),
+        type(None): st.none(),
     }[kind]
 
 
