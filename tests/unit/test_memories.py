@@ -29,6 +29,7 @@ TEXT = """(module
 @pytest.fixture
 def guest(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[wasmtime.Store, wasmtime.InstanceExports]]:
     """Two memories, 16 pages allowed together."""
+    memories.take_refused()  # an earlier test's
     gc.collect()
     monkeypatch.setattr(memories, "used", 0)  # whatever a traceback of another test still holds
     monkeypatch.setattr(memories, "limit", 16 * PAGE)
