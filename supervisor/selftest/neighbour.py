@@ -33,7 +33,8 @@ TOO_LONG_SECONDS = 0.1
 _SLACK = 8
 """Times the slowest quiet answer, where that is more."""
 _QUIET_SECONDS = 0.4
-_PAUSE_SECONDS = 0.002
+_PAUSE_SECONDS = 0.02
+"""Between two questions, unless somebody waits for the next."""
 _PATIENCE_SECONDS = 20.0
 PROCESSES = ("supervisor", "control", "router", "bridge", "auditor", "zygote")
 """Those that nothing a worker sends may end."""
@@ -97,7 +98,7 @@ class Siege:
         self._done = 0
         self._slowest = 0.0
         self._broken = ""
-        self._stop = False
+        self._stop = self._hurry = False
         self._thread = threading.Thread(target=self._keep_asking, daemon=True)
         self.limit = TOO_LONG_SECONDS
         """Longest answer that counts as in time here, seconds."""
@@ -116,7 +117,9 @@ class Siege:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop = True
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
         self._thread.join()
         self._worker.close()
 
@@ -154,8 +157,11 @@ class Siege:
     def _served(self, times: int) -> None:
         with self._changed:
             wanted = self._done + times
+            self._hurry = True
+            self._changed.notify_all()
             if not self._changed.wait_for(lambda: self._done >= wanted or bool(self._broken), _PATIENCE_SECONDS):
                 self._broken = f"no answer for {_PATIENCE_SECONDS:.0f} s"
+            self._hurry = False
 
     def _keep_asking(self) -> None:
         program = ask(Op.STORAGE_USAGE).pack()
@@ -173,7 +179,7 @@ class Siege:
                 self._slowest = max(self._slowest, time.monotonic() - begun)
                 self._broken = self._broken or wrong
                 self._changed.notify_all()
-            time.sleep(_PAUSE_SECONDS)
+                self._changed.wait_for(lambda: self._hurry or self._stop, _PAUSE_SECONDS)
 
 
 def memory(pid: int) -> int:
