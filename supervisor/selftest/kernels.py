@@ -64,7 +64,7 @@ KERNELS = (
     ),
 )
 TITLES = {
-    "T62": ("steps of the hardening that the kernel refuses", ("every step is fatal",)),
+    "T62": ("two steps refused by the kernel; each step of a worker by the test suite", ("every step is fatal",)),
     "T63": ("kernels that lack a wall", ("refused by name, or lost by consent",)),
 }
 

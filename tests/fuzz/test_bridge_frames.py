@@ -208,6 +208,37 @@ def test_no_frame_kills_or_blocks_the_bridge_long(bridge, sent):
     attack(bridge, sent)
 
 
+def in_flight(bridge: Bridge, rounds: int) -> None:
+    """Descriptors with each of so many requests, the channel's own among them; none of them may stay."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    # A socket that is in flight to itself: nobody but the kernel's collector can close it.
+    socket.send_fds(pair[0], [b"x"], [sock.fileno() for sock in pair])
+    fds = len(os.listdir("/proc/self/fd"))
+    for number in range(rounds):
+        worker = bridge.attach(HOSTILE)
+        passed = [worker.fileno(), *(sock.fileno() for sock in pair)] * 85
+        socket.send_fds(worker, [valid(Op.STORAGE_USAGE, [])], passed[: number % 253 + 1])
+        bridge.turn()
+        assert b"" == worker.recv(PACKET), "the channel is closed"
+        worker.close()
+        bridge.say(Detach(bridge.incarnation, "policy"))
+    bridge.serves()
+    assert fds == len(os.listdir("/proc/self/fd")), "descriptors leak"
+    for sock in pair:
+        sock.close()
+
+
+def test_descriptors_in_flight(bridge):
+    """T29: a thousand requests with 1 to 253 descriptors cost their workers the channel and leave nothing."""
+    in_flight(bridge, 1000)
+
+
+@pytest.mark.long
+def test_descriptors_in_flight_long(bridge):
+    """The same for longer."""
+    in_flight(bridge, 10_000)
+
+
 def test_the_attack_can_succeed_in_being_served(bridge):
     """Positive control: a well-formed request on the same path is executed and answered."""
     worker = bridge.attach(HOSTILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Callable, Iterator
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from sandbox.wire import zmtp
 from sandbox.wire.router_frames import (
+    Ack,
     Broadcast,
     Cancel,
     Ended,
@@ -231,6 +233,25 @@ def test_hangs_up_while_idle(host: Host) -> None:
     end = host.end_asked()
     assert (worker.incarnation, "killed", "closed its channel") == (end.incarnation, end.outcome, end.detail)
     check()
+
+
+def test_descriptors_are_dropped(host: Host) -> None:
+    """Descriptors that come with a worker's messages are never installed: it is served as before, nothing is kept."""
+    worker = host.start("acme/a", [*TALK, MessagingRule(source="host/client/*")])
+    host.control.submit("acme/a")
+    hand = worker.message()[0]
+    reader, writer = os.pipe()
+    fds = len(os.listdir("/proc/self/fd"))
+    for _ in range(200):
+        message = zmtp.encode_message([encode(ListComponents(1)), b""])
+        socket.send_fds(worker.sock, [message], [writer] * 253)
+        assert isinstance(worker.recv()[0], Ack)
+    worker.reply(hand, b"done")
+    assert b"done" == host.control.submitted()[1]
+    assert fds == len(os.listdir("/proc/self/fd"))
+    os.close(writer)
+    assert b"" == os.read(reader, 1), "nobody holds the other end"
+    os.close(reader)
 
 
 def test_cannot_answer_or_cancel_for_another(host: Host) -> None:
