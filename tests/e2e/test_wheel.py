@@ -71,6 +71,7 @@ def test_contents(wheel: Path) -> None:
         "supervisor/policy/forbidden-paths.toml",
         "supervisor/selftest/guest/component.wasm",
         "supervisor/selftest/guest/component.toml",
+        "supervisor/selftest/guest/lifecycle.wat",
         "airssys/__init__.py",
         "airssys/py.typed",
         "airssys/pytest_plugin.py",
@@ -102,7 +103,7 @@ def test_runs_outside_the_checkout(elsewhere: tuple[Path, dict[str, str], Path])
     run("install", str(package), "--yes", "--bind", f"/out={place / 'out'}")
     assert b'"lines"' in run("request", "acme/redactor", "--data", "report")
     run("down")
-    run("selftest", "escape", "--only", "T02,T25", "--jobs", "2")
+    run("selftest", "escape", "--only", "T02,T25,T43", "--jobs", "2")
     suite = [str(CHECKOUT / "examples" / "attack-suite" / "test_files.py"), "-k", "test_read_a_file"]
     plugin = [] if entry_points(group="pytest11", name="airssys") else ["-p", "airssys.pytest_plugin"]
     attacked = subprocess.run(
