@@ -17,6 +17,7 @@ import wasmtime
 import wasmtime.component
 
 from sandbox.engine import make_engine
+from sandbox.kernel import process as kernel_process
 from sandbox.types import Outcome
 from supervisor.cli.errors import RefusedError
 from supervisor.cli.packages import parts_of
@@ -158,7 +159,8 @@ def instantiating(core: str) -> Callable[[], None]:
     """Instantiate the module in a control's process; what goes wrong is the control's end."""
 
     def act() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (_ROOM * 8, _ROOM * 8))
+        room = kernel_process.address_space() + _ROOM * 8  # on top of what this process is already
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
         engine = make_engine()
         store = wasmtime.Store(engine)
         store.set_fuel(1 << 40)
