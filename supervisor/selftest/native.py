@@ -76,8 +76,11 @@ class Native:
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._data))
         self._block = len(self._data) - 128
         code = assemble(_POINTER, extra)
-        self._code = mmap.mmap(-1, len(code), prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        self._code[:] = code
+        # Two pages more: what an attack rewrites or maps over is the page behind its own, and must not be the
+        # interpreter's.
+        length = len(code) + 2 * mmap.PAGESIZE
+        self._code = mmap.mmap(-1, length, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        self._code[: len(code)] = code
         self._entry = ctypes.addressof(ctypes.c_char.from_buffer(self._code))
         self._context = ctypes.create_string_buffer(_POINTER + 8)
         struct.pack_into("<Q", self._context, _POINTER, self._base)
