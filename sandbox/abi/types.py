@@ -52,7 +52,7 @@ class TupleType:
 
 @dataclass(frozen=True)
 class RecordType:
-    """`name` is `package/interface@version#type`, or "" where it is not known; fields in order, with their WIT names."""
+    """`name` is `package/interface@version#type`, "" where it is not known; fields in order, with their WIT names."""
 
     fields: tuple[tuple[str, Type], ...]
     name: str = ""
