@@ -114,7 +114,7 @@ def test_values_compare_and_do_not_change() -> None:
 def test_words_that_python_keeps_are_escaped() -> None:
     """A field that is a keyword gets an underscore; types of long names stay within the line."""
     many = ", ".join(f"case-a{number}(tuple<u64, u16, s8>)" for number in range(40))
-    text = wit(f"record r {{ %from: u8, class: option<option<u8>>, plain: result<u8> }} variant v {{ {many} }}")
+    text = wit(f"record row {{ %from: u8, class: option<option<u8>>, plain: result<u8> }} variant vast {{ {many} }}")
     assert "    from_: int\n    class_: Some | None\n    plain: Ok | Err\n" in text
     assert max(map(len, text.splitlines())) <= 120
     compile(text, "made", "exec")
