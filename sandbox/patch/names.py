@@ -1,0 +1,81 @@
+"""What the patch adds to a component, by name, and which functions cross the wasm boundary through it.
+
+`x-airssys-` belongs to the host. A component that uses the prefix itself is refused: its name could be taken for one
+of ours, or make the patched component invalid.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from sandbox import resources
+from sandbox.abi.of_wit import Reader
+from sandbox.abi.types import Function
+from sandbox.errors import AirssysError
+from sandbox.wit import parse_directory
+from sandbox.wit_resolve import Resolver
+
+PREFIX = "x-airssys-"
+RESERVE = PREFIX + "reserve"
+"""func(nonce: u32, bytes: u32) -> u32, at the component's root."""
+TAKE = PREFIX + "take"
+"""func(), likewise; the fast exports are `PREFIX` and the function's name, each func()."""
+
+LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
+FAST_EXPORTS = ("handle-message", "handle-callback")
+"""Functions of `LIFECYCLE` that are called through the adapter. The first makes a component fast; the other may not be.
+"""
+FAST_IMPORTS: dict[str, tuple[str, ...]] = {
+    "airssys:core/storage@1.0.0": ("get", "set", "delete", "exists", "list-keys", "usage"),
+    "airssys:core/host-messaging@1.0.0": ("send", "request", "cancel-request", "broadcast", "self-id"),
+    "airssys:core/host-services@1.0.0": ("log",),
+    "airssys:osl/filesystem@0.1.0": (
+        "read",
+        "read-range",
+        "write",
+        "append",
+        "delete",
+        "make-directory",
+        "list",
+        "stat",
+        "rename",
+    ),
+}
+"""Host functions that the adapter may intercept, by interface."""
+_PACKAGES = ("airssys-core", "airssys-osl")
+
+
+class ReservedName(AirssysError):
+    """The component uses a name that is the host's. `subject` is the name."""
+
+    code = "E_RESERVED_NAME"
+
+
+def reserved(name: str) -> bool:
+    """Whether a name holds the prefix: upper and lower case are one to the Component Model, and parts have names too,
+    as in `[method]thing.x-airssys-get`."""
+    return PREFIX in name.lower()
+
+
+def fast(name: str) -> str:
+    """What the function's fast form is called."""
+    return PREFIX + name
+
+
+@functools.cache
+def functions() -> dict[str, dict[str, Function]]:
+    """Every fast function with its types, read from the WIT packages: interface -> name -> function.
+
+    Reads files the first time: a process that enters a cage calls it before.
+    """
+    packages = tuple(parse_directory(resources.wit_directory() / name) for name in _PACKAGES)
+    reader = Reader(Resolver.of(packages))
+    wanted = {LIFECYCLE: FAST_EXPORTS, **FAST_IMPORTS}
+    found: dict[str, dict[str, Function]] = {}
+    for package in packages:
+        for interface in package.interfaces:
+            full = package.full_name(interface.name)
+            if full in wanted:
+                known = reader.functions(package, interface)
+                found[full] = {name: known[name] for name in wanted[full]}
+    return found
