@@ -45,7 +45,7 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What the component is given under a name; `type` is the index of an instance's, function's or component's type."""
+    """What the component is given under a name; `type` is the index of its type, None for a type."""
 
     name: str
     type: int | None
@@ -336,6 +336,11 @@ def _resource(reader: _ComponentReader) -> None:
     reader.optional(reader.u32)
 
 
+def _fixed_list(reader: _ComponentReader) -> None:
+    reader.value_type()
+    reader.u32()
+
+
 def _twice(item: Callable[[_ComponentReader], object]) -> Callable[[_ComponentReader], None]:
     def both(reader: _ComponentReader) -> None:
         item(reader)
@@ -358,7 +363,7 @@ _TYPES: dict[int, Callable[[_ComponentReader], object]] = {
     0x6A: _twice(lambda reader: reader.optional(reader.value_type)),  # result
     0x69: _ComponentReader.u32,  # own
     0x68: _ComponentReader.u32,  # borrow
-    0x67: lambda reader: (reader.value_type(), reader.u32()),  # list of fixed length
+    0x67: _fixed_list,
     0x66: lambda reader: reader.optional(reader.value_type),  # stream
     0x65: lambda reader: reader.optional(reader.value_type),  # future
     0x63: _twice(_ComponentReader.value_type),  # map

@@ -153,11 +153,12 @@ def _place(outside: Scope) -> tuple[Scope, list[_FastExport]]:
     ref = outside.component.exports.get(names.LIFECYCLE)
     if ref is None or ref.sort != "instance":
         raise Declined("it does not export the lifecycle")
-    place, found = None, []
+    place: Scope | None = None
+    found: list[_FastExport] = []
     for name in names.FAST_EXPORTS:
         try:
             where, lift = _lift(outside, ref, name)
-            if place is not None and (where.path, lift.options.memory) != (place.path, found[0].lift.options.memory):
+            if place is not None and not _together(place, found[0].lift, where, lift):
                 raise Declined(f"{name} is elsewhere")
         except Declined:
             if not found:  # the first is what the adapter is for
@@ -167,6 +168,13 @@ def _place(outside: Scope) -> tuple[Scope, list[_FastExport]]:
         found.append(_FastExport(name, lift))
     assert place is not None
     return place, found
+
+
+def _together(place: Scope, first: Lift, where: Scope, lift: Lift) -> bool:
+    if place.path != where.path:
+        return False
+    memories = [resolve_core(place, Ref("core memory", _memory(each.options))) for each in (first, lift)]
+    return memories[0] == memories[1]
 
 
 def _lift(outside: Scope, lifecycle: Ref, name: str) -> tuple[Scope, Lift]:
@@ -402,23 +410,40 @@ class _Tail:
         return b"".join(self._parts)
 
 
+class _Reallocs:
+    """The allocators in use, numbered: most guests have one, under several indices."""
+
+    def __init__(self, place: Scope) -> None:
+        self._place = place
+        self._known: list[Ref | AliasExport] = []
+        self.indices: list[int] = []
+
+    def number(self, index: int) -> int:
+        """The number of the allocator that is the core function `index`."""
+        what = resolve_core(self._place, Ref("core func", index))
+        if what not in self._known:
+            self._known.append(what)
+            self.indices.append(index)
+        return self._known.index(what)
+
+
 def _append(place: Scope, lifts: list[_FastExport], imports: list[_FastImport]) -> bytes:
     component = place.component
     tail = _Tail(component)
-    reallocs: dict[int, int] = {}  # core function -> its number
+    reallocs = _Reallocs(place)
     exported, imported = [], []
     functions = names.functions()
     for each in lifts:
         assert each.lift.options.realloc is not None
-        number = reallocs.setdefault(each.lift.options.realloc, len(reallocs))
+        number = reallocs.number(each.lift.options.realloc)
         post = each.lift.options.post_return is not None
         exported.append(AdapterExport(each.name, functions[names.LIFECYCLE][each.name], number, post))
     for one in imports:
         given = one.options.realloc
-        realloc = None if given is None else reallocs.setdefault(given, len(reallocs))
+        realloc = None if given is None else reallocs.number(given)
         imported.append(AdapterImport(one.interface, one.name, functions[one.interface][one.name], realloc, one.slot))
-    module = tail.module(adapter(exported, imported, len(reallocs)))
-    arguments = [("guest", _guest(tail, lifts, reallocs))]
+    module = tail.module(adapter(exported, imported, len(reallocs.indices)))
+    arguments = [("guest", _guest(tail, lifts, reallocs.indices))]
     if imports:
         arguments.append(("host", _host(tail, imports)))
         (table,) = _aliases(tail, "core table", _CORE_TABLE, [(imports[0].table.instance, imports[0].table.name)])
@@ -435,10 +460,10 @@ def _append(place: Scope, lifts: list[_FastExport], imports: list[_FastImport]) 
     return tail.bytes()
 
 
-def _guest(tail: _Tail, lifts: list[_FastExport], reallocs: dict[int, int]) -> int:
+def _guest(tail: _Tail, lifts: list[_FastExport], reallocs: list[int]) -> int:
     """The core instance of what the adapter needs of the guest."""
     exports = [("memory", _CORE_MEMORY, _memory(lifts[0].lift.options))]
-    exports += [(f"realloc-{number}", _CORE_FUNC, index) for index, number in reallocs.items()]
+    exports += [(f"realloc-{number}", _CORE_FUNC, index) for number, index in enumerate(reallocs)]
     for each in lifts:
         exports.append((f"call-{each.name}", _CORE_FUNC, each.lift.function))
         if each.lift.options.post_return is not None:
@@ -448,9 +473,7 @@ def _guest(tail: _Tail, lifts: list[_FastExport], reallocs: dict[int, int]) -> i
 
 def _host(tail: _Tail, imports: list[_FastImport]) -> int:
     """The core instance of the host's new functions."""
-    aliases = [
-        _FUNC + _EXPORT_OF + u32(each.instance) + binary.name(names.fast(each.name)) for each in imports
-    ]
+    aliases = [_FUNC + _EXPORT_OF + u32(each.instance) + binary.name(names.fast(each.name)) for each in imports]
     indices = tail.add(ALIAS, "func", aliases)
     lowered = tail.add(CANON, "core func", [b"\x01\x00" + u32(index) + b"\x00" for index in indices])
     return tail.inline(

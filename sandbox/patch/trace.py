@@ -111,7 +111,7 @@ def instantiated(scope: Scope, ref: Ref, item: Item) -> Scope | None:
     return Scope(component, scope.steps, scope, ref.index, item.of, item.arguments)
 
 
-# -- core definitions, which never leave their component ----------------------------------------------------------------
+# -- core definitions, which never leave their component ---------------------------------------------------------------
 
 
 def resolve_core(scope: Scope, ref: Ref) -> Ref | AliasExport:
