@@ -5,9 +5,9 @@ given further functions, and that changes their types in place (each such type's
 
 1. Read the component (`component`). A name of the host's own in it refuses it.
 2. Follow the exported lifecycle to the `canon lift` of each fast export (`trace`); where it is, is the place.
-3. At the place, find the fast imports: `canon lower`s of functions of an imported interface that a filler (`core`) puts
-   into a table through which the guest calls them. One that is passed on in any other way stays as it is, and so does
-   one whose options differ: it must use the memory of the lift, and UTF-8.
+3. At the place, find the fast imports: `canon lower`s of functions of an imported interface that an element segment
+   (`core`) puts into a table through which the guest calls them. One that is passed on in any other way stays as it
+   is, and so does one whose options differ: it must use the memory of the lift, and UTF-8.
 4. Give the imported instance types `x-airssys-<function>: func()`, at the place and at each level outside it.
 5. Append at the place: the adapter; the new functions, lowered; the adapter's instance, made last, so that it writes
    its functions over those in the table; its exports, lifted and exported.
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from sandbox.patch import binary, core, names
 from sandbox.patch.adapter import AdapterExport, AdapterImport, Unsuitable, adapter, suits_export, suits_import
-from sandbox.patch.binary import Budget, Bytes, Unreadable, section, u32, vector
+from sandbox.patch.binary import Bytes, Unreadable, section, u32, vector
 from sandbox.patch.component import (
     ALIAS,
     CANON,
@@ -36,6 +36,7 @@ from sandbox.patch.component import (
     AliasExport,
     Component,
     Import,
+    Inline,
     InstanceType,
     Instantiate,
     Lift,
@@ -253,10 +254,9 @@ def _interface(scope: Scope, ref: Ref) -> str | None:
 
 
 def _slots(place: Scope) -> Iterator[tuple[AliasExport, int, int]]:
-    """The slots that fillers fill: table, slot, index of the core function in it. Later ones overwrite earlier ones."""
+    """The slots that element segments fill: table, slot, index of the core function. Later ones overwrite earlier."""
     component = place.component
-    budget = Budget()
-    fillers: dict[int, core.Filler | None] = {}
+    known: dict[int, core.Filled] = {}
     filled: dict[tuple[AliasExport, int], int] = {}
     for item in component.spaces["core instance"]:
         if not isinstance(item, Instantiate):
@@ -264,36 +264,32 @@ def _slots(place: Scope) -> Iterator[tuple[AliasExport, int, int]]:
         module = component.item(Ref("core module", item.of))
         if not isinstance(module, Module):
             continue
-        if item.of not in fillers:
-            fillers[item.of] = core.filler(component.data[module.start : module.end], budget)
-        filler = fillers[item.of]
-        if filler is None:
-            continue
-        table = _given(place, item, filler.table)
-        if not isinstance(table, AliasExport):
-            continue
-        for slot, imported in filler.slots.items():
+        if item.of not in known:
+            known[item.of] = core.filled(component.data[module.start : module.end])
+        for (imported, slot), function in known[item.of].items():
             place.steps.take()
-            function = _given(place, item, imported)
-            if isinstance(function, Ref):
-                filled[table, slot] = function.index
+            table = _given(place, item, imported)
+            if not isinstance(table, AliasExport):
+                continue
+            given = None if function is None else _given(place, item, function)
+            if isinstance(given, Ref):
+                filled[table, slot] = given.index
             else:
                 filled.pop((table, slot), None)
     for (table, slot), index in filled.items():
         yield table, slot, index
 
 
-def _given(place: Scope, instance: Instantiate, imported: tuple[str, str]) -> Ref | AliasExport | None:
-    """What a core instance is given for an import (module, name); None when that is another instance's export."""
+def _given(place: Scope, instance: Instantiate, imported: core.Name) -> Ref | AliasExport | None:
+    """What a core instance is given for an import (module, name)."""
     module, name = imported
     argument = instance.arguments.get(module)
     if argument is None:
-        raise Unreadable("a core module is not given what it imports")
-    given = place.component.item(argument)
-    exports = getattr(given, "exports", None)
-    if not isinstance(exports, dict) or name not in exports:
         return None
-    return resolve_core(place, exports[name])
+    given = place.component.item(argument)
+    if isinstance(given, Inline):
+        return resolve_core(place, given.exports[name]) if name in given.exports else None
+    return AliasExport(argument.index, name)
 
 
 # -- what is changed in place ------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sandbox.patch.component import (
     Ref,
 )
 
-MAX_STEPS = 10_000
+MAX_STEPS = 200_000
 """Steps that following one component's definitions may take together."""
 MAX_DEPTH = 100
 """Instances that are exports of instances that are exports, and so on."""
