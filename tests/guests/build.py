@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rebuild the guests of the tests: `tests/guests/build.py [--check] [NAME...]`.
 
-`probe` is compiled from C, like the examples, into the template that has every import; those that use WASI into
+Those in C and Zig are compiled, like the examples, into the template that has every import; those that use WASI into
 templates of their own (`scripts/make-template`); the others are WebAssembly text around `lifecycle.wat`, one small file
 of their own each. The same sources give the same bytes on every machine.
 `--check` writes nothing and exits 1 when a committed file differs.
@@ -10,8 +10,11 @@ of their own each. The same sources give the same bytes on every machine.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,11 +33,34 @@ MARKS = ("imports", "core", "exports")
 """Places in lifecycle.wat, and names of the files whose text goes there."""
 
 
+ZIG = ("-target", "wasm32-freestanding", "-mcpu", "mvp+bulk_memory", "-O", "ReleaseSmall", "-fno-entry", "-rdynamic")
+"""As for C: nothing that a host could have switched off."""
+
+
 def compiled(directory: Path) -> dict[str, bytes]:
-    """The guest in C."""
+    """The probe, and the template it went into."""
     template = TEMPLATE.read_bytes()
     core = compile_core(directory / "component.c")
     return {"template.wasm": template, "component.wasm": componentize(template, core)}
+
+
+def in_c(directory: Path) -> dict[str, bytes]:
+    """A guest in C."""
+    return {"component.wasm": componentize(TEMPLATE.read_bytes(), compile_core(directory / "component.c"))}
+
+
+def in_zig(directory: Path) -> dict[str, bytes]:
+    """A guest in Zig, over what those share."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch, "core.wasm")
+        # Its cache would be the user's, and remember this machine's paths.
+        caches = {"ZIG_GLOBAL_CACHE_DIR": f"{scratch}/global", "ZIG_LOCAL_CACHE_DIR": f"{scratch}/local"}
+        argv = [sys.executable, "-m", "ziglang", "build-exe", *ZIG, "-fstrip", f"-femit-bin={out}"]
+        argv += ["--dep", "airssys", "-Mroot=component.zig", "-Mairssys=../airssys.zig"]
+        done = subprocess.run(argv, cwd=directory, env=os.environ | caches, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CompileError(done.stderr.strip() or f"the compiler ended with status {done.returncode}")
+        return {"component.wasm": componentize(TEMPLATE.read_bytes(), out.read_bytes())}
 
 
 def with_template(directory: Path, *, libc: bool = False) -> dict[str, bytes]:
@@ -66,7 +92,13 @@ def assembled(directory: Path) -> dict[str, bytes]:
 
 
 GUESTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
+    "counter": in_c,
+    "counter-zig": in_zig,
+    "echo": in_c,
+    "echo-zig": in_zig,
     "extra-export": completed,
+    "hostile": in_c,
+    "kitchen": in_c,
     "no-lifecycle": assembled,
     "probe": compiled,
     "start-spin": completed,

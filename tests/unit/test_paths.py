@@ -1,0 +1,216 @@
+"""Values across the wasm boundary are the same on either path: every function of the host, every field of a message.
+
+The guest `test/kitchen` calls what it is told with what it is told and replies what it was answered. Both paths run the
+worker's own code from the guest to the bridge's frames; what hypothesis makes up must arrive there and come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import kitchen
+import paths
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sandbox.abi.types import Case, Err, ResultType, VariantType
+from sandbox.guest import GuestFailed
+from sandbox.types import ComponentId, Outcome
+from sandbox.wire.bridge_ops import Op
+
+pytestmark = pytest.mark.block1_runtime
+
+NAME = kitchen.TEXT
+IDS = st.builds(ComponentId, NAME, NAME, NAME)
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "sender": IDS,
+        "seconds": st.integers(0, (1 << 64) - 1),
+        "nanoseconds": st.integers(0, (1 << 32) - 1),
+        "correlation": st.none() | NAME,
+        "reply_to": st.none() | IDS,
+        "content_type": st.none() | NAME,
+    },
+)
+LARGEST = 8 << 20
+"""Bytes of the largest message and of the largest value there can be."""
+ERRORS = kitchen.types()["wasm-error"]
+
+
+@pytest.fixture(scope="module", params=paths.PATHS)
+def guest(request: pytest.FixtureRequest) -> Iterator[paths.Running]:
+    """The kitchen on one of the paths, the same for all messages of this module."""
+    with ExitStack() as stack:
+        yield stack.enter_context(paths.running("kitchen", request.param))
+
+
+def error_text(case: Case) -> str:
+    """How the worker tells a wasm-error."""
+    return case.name if case.value is None else f"{case.name}: {case.value}"[: 16 * 1024]
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+@given(FIELDS)
+def test_a_message_arrives_whole(guest: paths.Running, fields: dict[str, Any]) -> None:
+    """Every field of a message is what the guest finds."""
+    payload = bytes([kitchen.MESSAGE])
+    expected = kitchen.message(fields.get("sender", paths.ASKER), payload, fields)
+    assert (expected, "") == guest.message(payload, **fields)
+
+
+@given(FIELDS, kitchen.BLOB)
+def test_a_callback_arrives_whole(guest: paths.Running, fields: dict[str, Any], payload: bytes) -> None:
+    """The same for callbacks, with any payload."""
+    assert "" == guest.callback(payload, **fields)
+    expected = kitchen.message(fields.get("sender", paths.ASKER), payload, fields)
+    assert (expected, "") == guest.message(bytes([kitchen.CALLBACK]))
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 65_535, 65_536, 65_537, 131_072, 200_000, 1 << 20, LARGEST])
+@pytest.mark.parametrize("path", paths.PATHS)
+def test_payloads_of_any_size_come_back(path: str, size: int) -> None:
+    """Text and binary, around each size at which something changes."""
+    size = min(size, paths.LARGEST[path])
+    with paths.running("echo", path) as echo:
+        for payload in (b"a" * size, (bytes(range(256)) * (size // 256 + 1))[:size]):
+            assert (payload, "") == echo.message(payload)
+
+
+def test_what_the_general_path_cannot_carry() -> None:
+    """The engine lets one call copy 128 MiB of its own values, 48 bytes for each byte of a list; then it traps."""
+    with paths.running("echo", "general") as echo:
+        with pytest.raises(GuestFailed, match="too much data is being copied") as caught:
+            echo.message(bytes((128 << 20) // 48 + 1))
+        assert Outcome.TRAP == caught.value.outcome
+        assert (b"x", "") == echo.message(b"x")
+
+
+@given(kitchen.values(ERRORS))
+def test_errors_of_the_guest(guest: paths.Running, case: Case) -> None:
+    """Each case of wasm-error is told with its name and text."""
+    assert (None, error_text(case)) == guest.message(bytes([kitchen.FAIL]) + kitchen.written(ERRORS, case))
+
+
+@given(kitchen.values(ERRORS))
+def test_errors_of_callbacks(guest: paths.Running, case: Case) -> None:
+    """The same out of handle-callback; the next callback is fine again."""
+    assume(len(kitchen.written(ERRORS, case)) < 4096)
+    assert (b"", "") == guest.message(bytes([kitchen.REFUSE_NEXT]) + kitchen.written(ERRORS, case))
+    assert error_text(case) == guest.callback(b"x")
+    assert "" == guest.callback(b"x")
+
+
+def test_no_reply(guest: paths.Running) -> None:
+    """none is no reply and no error; an empty reply is one."""
+    assert (None, "") == guest.message(bytes([kitchen.NONE]))
+    assert (b"", "") == guest.message(bytes([kitchen.REFUSE_NEXT, 3]))
+    assert "timeout" == guest.callback(b"")
+
+
+# -- functions of the host --------------------------------------------------------------------------------------------
+
+
+@st.composite
+def calls(draw: st.DrawFn, name: str) -> tuple[tuple[Any, ...], Any]:
+    """Arguments and result of a function."""
+    function = kitchen.functions()[name]
+    arguments = tuple(draw(kitchen.values(kind)) for _, kind in function.parameters)
+    return arguments, draw(kitchen.values(function.result))
+
+
+def test_the_kitchen_knows_every_function() -> None:
+    """No function of the two packages is left out here."""
+    assert set(kitchen.NUMBERS) == set(kitchen.functions())
+
+
+@pytest.mark.parametrize("name", kitchen.BRIDGED)
+@settings(max_examples=40)
+@given(st.data())
+def test_what_the_bridge_does(guest: paths.Running, name: str, data: st.DataObject) -> None:
+    """Arguments reach the bridge as the guest gave them, the result is what it answered: ok and every error."""
+    arguments, result = data.draw(calls(name))
+    guest.peers.answer = kitchen.bridge_answer(name, result)
+    guest.peers.take()
+    expected = kitchen.written(kitchen.functions()[name].result, result)
+    assert (expected, "") == guest.message(kitchen.call(name, *arguments))
+    assert [kitchen.bridge_question(name, arguments)] == guest.peers.take()
+
+
+@pytest.mark.parametrize("name", kitchen.ROUTED)
+@settings(max_examples=40)
+@given(st.data())
+def test_what_the_router_does(guest: paths.Running, name: str, data: st.DataObject) -> None:
+    """The same for messages: ids, lists of ids, payloads."""
+    arguments, result = data.draw(calls(name))
+    guest.peers.ack, result = kitchen.router_answer(name, arguments, result)
+    guest.peers.take()
+    expected = kitchen.written(kitchen.functions()[name].result, result)
+    assert (expected, "") == guest.message(kitchen.call(name, *arguments))
+    assert [kitchen.router_question(name, arguments)] == guest.peers.take()
+
+
+def test_every_error_case_of_every_function(guest: paths.Running) -> None:
+    """Not one case of an error is mistaken for another."""
+    for name in (*kitchen.BRIDGED, *kitchen.ROUTED):
+        kind = kitchen.functions()[name].result
+        if not isinstance(kind, ResultType):
+            continue
+        assert isinstance(kind.err, VariantType)
+        arguments = tuple(_least(member) for _, member in kitchen.functions()[name].parameters)
+        for case, payload in kind.err.cases:
+            result: Any = Err(Case(case, None if payload is None else _least(payload)))
+            if name in kitchen.ROUTED:
+                guest.peers.ack, result = kitchen.router_answer(name, arguments, result)
+            else:
+                guest.peers.answer = kitchen.bridge_answer(name, result)
+            assert (kitchen.written(kind, result), "") == guest.message(kitchen.call(name, *arguments)), (name, case)
+
+
+def _least(kind: Any) -> Any:
+    """Some value of a type."""
+    if isinstance(kind, type(kitchen.BYTES)):
+        return b"" if kind == kitchen.BYTES else []
+    if hasattr(kind, "fields"):
+        return tuple(_least(member) for _, member in kind.fields)
+    if hasattr(kind, "payload"):
+        return None
+    if hasattr(kind, "cases"):
+        return kind.cases[0]
+    return "t" if kind.kind == "string" else 0
+
+
+def test_the_host_knows_who_the_guest_is(guest: paths.Running) -> None:
+    """self-id is the worker's, whatever path."""
+    expected = kitchen.written(kitchen.types()["component-id"], kitchen.tuple_of(paths.SELF))
+    assert (expected, "") == guest.message(kitchen.call("host-messaging.self-id"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 4064, 4096, 65_536, 131_072 - 48, 131_072, 200_000, LARGEST])
+def test_stored_values_of_any_size(guest: paths.Running, size: int) -> None:
+    """What does not fit at first is answered again with more room."""
+    size = min(size, paths.LARGEST[guest.path] - 64)  # the kitchen writes a few bytes around it
+    guest.peers.answer = (0, b"v" * size)
+    expected = b"\0\1" + size.to_bytes(4, "little") + b"v" * size
+    assert (expected, "") == guest.message(kitchen.call("storage.get", "k"))
+    guest.peers.take()
+    guest.peers.answer = (0, None)
+    assert (b"\0", "") == guest.message(kitchen.call("storage.set", "k", b"v" * size))
+    assert [(Op.STORAGE_SET, "k", b"v" * size)] == guest.peers.take()
+
+
+def test_many_keys_and_entries(guest: paths.Running) -> None:
+    """Lists of ten thousand strings and records."""
+    keys = [f"key/{number}" * (number % 3) for number in range(10_000)]
+    guest.peers.answer = (0, keys)
+    kind = kitchen.functions()["storage.list-keys"].result
+    assert (kitchen.written(kind, kitchen.Ok(keys)), "") == guest.message(kitchen.call("storage.list-keys", "key"))
+    entries = [(f"n{number}", ("file", "directory", "other")[number % 3], number) for number in range(10_000)]
+    guest.peers.answer = (0, [(name, number % 3, number) for name, _, number in entries])
+    kind = kitchen.functions()["filesystem.list"].result
+    assert (kitchen.written(kind, kitchen.Ok(entries)), "") == guest.message(kitchen.call("filesystem.list", "/d"))
