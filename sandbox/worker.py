@@ -62,7 +62,7 @@ class _Component:
 
     def load(self) -> list[tuple[int, int]]:
         """Deserialise it; the spans of pages that hold its code, if they were found."""
-        self.loaded, spans = deserialize(self._engine, self._code, self.spec.cwasm_size)
+        self.loaded, spans, _ = deserialize(self._engine, self._code, self.spec.cwasm_size)
         os.close(self._code)
         self.sealed = len(spans)
         return spans

@@ -1,7 +1,7 @@
-"""Mappings of this process: a file's pages, the next hole, sealed pages.
+"""Mappings of this process: a file's pages, the next hole, pages put over others, sealed pages.
 
-References: mmap(2), munmap(2), mincore(2), mseal(2). Everything is a call through ctypes with plain integers; Python's
-own `mmap` would ask for the file's size and keep a descriptor.
+References: mmap(2), mprotect(2), munmap(2), mincore(2), mseal(2). Everything is a call through ctypes with plain
+integers; Python's own `mmap` would ask for the file's size and keep a descriptor.
 """
 
 from __future__ import annotations
@@ -16,16 +16,44 @@ from sandbox.kernel import libc
 
 PAGE = resource.getpagesize()
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+_OVER = mmap.MAP_PRIVATE | 0x10  # MAP_FIXED
+
+_memcmp = libc.handle.memcmp
+_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
 @contextlib.contextmanager
 def mapped_file(fd: int, length: int) -> Iterator[int]:
     """The address of `length` bytes of `fd`, read only and private, while the context lasts. Raises OSError."""
-    address = libc.syscall("mmap", 0, length, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, 0)
+    address = map_file(fd, 0, length)
     try:
         yield address
     finally:
         libc.syscall("munmap", address, length)
+
+
+def map_file(fd: int, offset: int, length: int) -> int:
+    """The address of `length` bytes of `fd` from `offset`, read only and private. Raises OSError."""
+    return libc.syscall("mmap", 0, length, mmap.PROT_READ, mmap.MAP_PRIVATE, fd, offset)
+
+
+def map_file_over(address: int, fd: int, offset: int, length: int) -> None:
+    """Put the same in the place of whatever is mapped at `address`, which must be this process's own to replace.
+
+    Raises:
+        OSError: refused; nothing may be mapped there any more.
+    """
+    libc.syscall("mmap", address, length, mmap.PROT_READ, _OVER, fd, offset)
+
+
+def protect(address: int, length: int, protection: int) -> None:
+    """mprotect(2). Raises OSError."""
+    libc.syscall("mprotect", address, length, protection)
+
+
+def same(one: int, other: int, length: int) -> bool:
+    """Whether two mapped spans hold the same bytes."""
+    return int(_memcmp(one, other, length)) == 0
 
 
 def next_hole(length: int) -> int:

@@ -11,7 +11,8 @@ it for exactly this component and this engine. An entry, little endian:
     32 bytes  HMAC-SHA256 over everything before, under a key only control can read
 
 It is copied into a memfd and sealed first, and the sealed bytes are checked: the file may change meanwhile. Whatever
-does not fit is moved aside and reported, and the component is compiled again.
+does not fit is moved aside and reported, and the component is compiled again. What was checked is kept as it is for the
+next start (`shelf`), until the file is another one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import msgspec
 from sandbox.wire.compile_result import MAX_CWASM, MAX_HEADER, CompileResult
 from supervisor.control import memfd
 from supervisor.control.errors import CacheError
+from supervisor.control.shelf import CompiledComponent, Mark, Shelf
 
 MAGIC = b"AIRSCW01"
 _HEADER = struct.Struct("<8s32s32sIQ")
@@ -36,13 +38,6 @@ _MAC = 32
 _ASIDE = ".refused"
 _KEPT_ASIDE = 8
 _info = msgspec.msgpack.Decoder(CompileResult)
-
-
-class CompiledComponent(msgspec.Struct, frozen=True):
-    """A sealed memfd with the .cwasm (the holder closes it) and what the compiler said about the component."""
-
-    fd: int
-    info: CompileResult
 
 
 class Cache:
@@ -59,6 +54,7 @@ class Cache:
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._key = _load_key(key_path)
         self._engine = hashlib.sha256(fingerprint.encode()).digest()
+        self.shelf = Shelf()
 
     def path(self, wasm_sha256: str) -> str:
         """Where the entry for these bytes is, if there is one."""
@@ -75,11 +71,13 @@ class Cache:
                 for part in parts:
                     memfd.write_all(fd, part)
                 os.fsync(fd)
-            os.rename(temporary, path)
+                os.rename(temporary, path)
+                mark = Mark.of(os.fstat(fd))
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+        os.close(self.shelf.put(wasm_sha256, mark, CompiledComponent(memfd.sealed("cwasm", cwasm), info)).fd)
 
     def get(self, wasm_sha256: str) -> CompiledComponent | None:
         """The compiled component, or None when there is no entry.
@@ -89,7 +87,8 @@ class Cache:
         """
         path = self.path(wasm_sha256)
         try:
-            return self._load(path, wasm_sha256)
+            kept = self.shelf.take(wasm_sha256, _mark(path))
+            return kept or self._load(path, wasm_sha256)
         except FileNotFoundError:
             return None
         except (CacheError, OSError, msgspec.MsgspecError) as error:
@@ -101,15 +100,16 @@ class Cache:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         copy = memfd.create("cached")
         try:
-            _check_file(fd)
+            mark = _check_file(fd)
             _copy(fd, copy)
             memfd.seal(copy)
             with memfd.view(copy) as whole, memoryview(whole) as data:
                 info, cwasm = self._check(data, wasm_sha256)
                 try:
-                    return CompiledComponent(memfd.sealed("cwasm", cwasm), info)
+                    compiled = CompiledComponent(memfd.sealed("cwasm", cwasm), info)
                 finally:
                     cwasm.release()
+            return self.shelf.put(wasm_sha256, mark, compiled)
         finally:
             os.close(fd)
             os.close(copy)
@@ -158,7 +158,16 @@ def entry_parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return digest, engine, data[_HEADER.size : start], data[start : start + length]
 
 
-def _check_file(fd: int) -> None:
+def _mark(path: str) -> Mark | None:
+    """What the entry's file is now; None when there is none, or it cannot be looked at."""
+    try:
+        return Mark.of(os.stat(path, follow_symlinks=False))
+    except OSError:
+        return None
+
+
+def _check_file(fd: int) -> Mark:
+    """What it was when it was opened. Raises CacheError."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise CacheError("it is not a regular file")
@@ -168,6 +177,7 @@ def _check_file(fd: int) -> None:
         raise CacheError(f"its mode is {stat.S_IMODE(status.st_mode):o}")
     if not _HEADER.size + _MAC < status.st_size <= MAX_CWASM + MAX_HEADER + _HEADER.size + _MAC:
         raise CacheError("its size is impossible")
+    return Mark.of(status)
 
 
 def _copy(source: int, target: int) -> None:

@@ -11,8 +11,9 @@ from sandbox.errors import ProtocolViolation
 from sandbox.wire.compile_result import MAX_CWASM, CompileResult, parse_header
 from supervisor.control import memfd
 from supervisor.control.audit_link import AuditLink
-from supervisor.control.cache import Cache, CompiledComponent
+from supervisor.control.cache import Cache
 from supervisor.control.errors import CacheError, CompileError, SupervisorError
+from supervisor.control.shelf import CompiledComponent
 from supervisor.control.supervisor_link import SupervisorLink
 
 COMPILER_CODES = frozenset({"E_COMPILE", "E_COMPILE_LIMIT", "E_INVALID_COMPONENT", "E_IMPORTS", "E_EXPORTS"})
@@ -121,7 +122,13 @@ class Compiler:
                     self._cache.put(digest, info, cwasm)
                 except OSError as error:
                     raise CompileError(f"the compiled component could not be cached: {error.strerror}") from error
-                return CompiledComponent(memfd.sealed("cwasm", cwasm), info)
+        try:
+            compiled = self._cache.get(digest)
+        except CacheError as error:
+            raise CompileError(f"the compiled component was changed in the cache: {error.message}") from error
+        if compiled is None:
+            raise CompileError("the compiled component was taken out of the cache", subject=name)
+        return compiled
 
 
 def _close_unused(task: asyncio.Task[CompiledComponent]) -> None:

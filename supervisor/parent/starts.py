@@ -6,6 +6,7 @@ Each method is one event; what it leads to is told to control, router, bridge an
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import selectors
@@ -25,6 +26,8 @@ from supervisor.parent.services import Services
 from supervisor.parent.workers import Worker, Workers
 
 log = logging.getLogger("airssys.supervisor")
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+"""What a component's code must have: workers map its pages, none of which may change or go away (memfd_create(2))."""
 REASONS = (Outcome.DEADLINE, Outcome.POLICY, Outcome.KILLED)
 """Outcomes that control, router and bridge may give a worker they want ended."""
 
@@ -70,6 +73,8 @@ class Starts:
         try:
             if frame.incarnation in self.workers.by_incarnation:
                 raise SpawnFailed("this incarnation exists", subject=str(frame.incarnation))
+            if not _sealed(code):
+                raise SpawnFailed("the component's code is in no sealed memfd")
             worker = self.pool.take(self.config.spawn_for(frame.component))
         except FAILURES as error:
             os.close(code)
@@ -220,3 +225,10 @@ class Starts:
             for name in ("router", "bridge"):
                 self.children[name].send(frames.Detach(request.incarnation, outcome.value, detail))
             self._answer(frames.WorkerEnded(request.component, request.incarnation, outcome.value, detail))
+
+
+def _sealed(fd: int) -> bool:
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS == SEALS
+    except OSError:
+        return False  # EINVAL: no memfd

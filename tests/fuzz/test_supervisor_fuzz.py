@@ -31,6 +31,7 @@ from sandbox.types import ComponentId, Limits, Outcome
 from sandbox.wire import supervisor_frames as frames
 from sandbox.wire import zmtp
 from supervisor.config import HostConfig
+from supervisor.control import memfd
 from supervisor.parent import layout
 from supervisor.parent.errors import SpawnFailed
 from supervisor.parent.identities import Identities
@@ -96,7 +97,7 @@ class Turned:
     def say(self, name: str, body: bytes, descriptors: int = 0) -> list[bytes]:
         """A packet from a child, handled; what the child is answered. Whatever is raised is a finding."""
         child = self.supervisor.children[name]
-        fds = [os.memfd_create("x", os.MFD_CLOEXEC) for _ in range(descriptors)]
+        fds = [memfd.sealed("x", b"") for _ in range(descriptors)]
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         self.far[name].sendmsg([body], ancillary)
         frames.close_all(fds)

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,9 +125,13 @@ def _map_executable() -> None:
 
 
 def _make_executable() -> None:
+    _protect(5)
+
+
+def _protect(protection: int) -> None:
     memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    result = raw(NUMBERS["mprotect"], address, 4096, 5)
+    result = raw(NUMBERS["mprotect"], address, 4096, protection)
     if result < 0:
         raise OSError(-result, "mprotect")
 
@@ -665,12 +670,15 @@ def policies() -> dict[str, bytes]:
     return {name: seccomp.compile_policy(name) for name in ("worker", "worker-load", "compiler")}
 
 
-def _behind(bpf: bytes | None, action: Callable[[], Any]) -> Any:
-    """Run `action` in a child with two sockets as 3 and 4, behind a filter (or, as the control, without)."""
+def _behind(bpf: bytes | None, action: Callable[[], Any], *more: int) -> Any:
+    """Run `action` in a child with two sockets as 3 and 4, behind a filter (or, as the control, without).
+
+    `more` are descriptors it has from 5 on.
+    """
 
     def child() -> Any:
         pairs = [socket.socketpair(), socket.socketpair()]
-        process.place_fds(pairs[0][0].fileno(), pairs[1][0].fileno(), keep_open=())
+        process.place_fds(pairs[0][0].fileno(), pairs[1][0].fileno(), *more)
         buffer = ctypes.create_string_buffer(16)
         globals()["_buffer"] = ctypes.addressof(buffer)
         for pair in pairs:
@@ -763,6 +771,27 @@ def test_load_filter_allows_code() -> None:
     """Positive control: executable memory is possible in that phase (MDWE ends it)."""
     ended = _behind(seccomp.compile_policy("worker-load"), lambda: refused(_make_executable))
     assert (0, "", 0) == (ended.signal, ended.error, ended.value)
+
+
+def _map_over(protection: int) -> int:
+    """Put a file's pages over memory of this process's own; 0, or the error's number."""
+    address = raw(NUMBERS["mmap"], 0, 4096, 3, 0x22, -1, 0)
+    return min(raw(NUMBERS["mmap"], address, 4096, protection, 0x12, 5, 0), 0)
+
+
+def test_load_filter_maps_files_read_only(policies: dict[str, bytes]) -> None:
+    """A file's pages may be put over others to be read, and neither to be written nor executed; nothing may become
+    writable and executable. Without the filter all of it works (the control)."""
+    actions = [*(partial(_map_over, protection) for protection in (1, 3, 5)), partial(refused, partial(_protect, 7))]
+    file = os.memfd_create("some file")
+    os.ftruncate(file, 4096)
+    try:
+        assert [0, 0, 0, 0] == [_behind(None, action, file).value for action in actions]
+        ended = [_behind(policies["worker-load"], action, file) for action in actions]
+    finally:
+        os.close(file)
+    assert [0, SIGSYS, SIGSYS, SIGSYS] == [each.signal for each in ended]
+    assert 0 == ended[0].value
 
 
 def test_compiler_filter(policies: dict[str, bytes]) -> None:
