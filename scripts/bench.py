@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, messages, noise, starts
+from benchmarks import memory, messages, noise, starts, values
 from benchmarks.bench import Bench, Figures, publisher
 
 BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
     "file-read": messages.file_read,
     "storage-get": messages.storage_get,
     "install": messages.install_new,
+    "values": values.values,
     "noise": noise.noise,
     "standard": noise.standard,
 }

@@ -84,11 +84,15 @@ class Running:
         self._code, self.path, self.limits, self.peers = compiled(wasm, path), path, limits, Peers()
         self.guest = self._started()
 
+    def instantiate(self) -> Guest:
+        """Another instance of the same component, not initialised."""
+        return Guest(engine(), linker(), self._code, self.limits)
+
     def _started(self) -> Guest:
         connect(self.peers, self.limits)
         links.allow(60_000)
         wasi.begin([], ["test/guest"])
-        guest = Guest(engine(), linker(), self._code, self.limits)
+        guest = self.instantiate()
         error = guest.initialize(frames.Initialize([], self.limits), None)
         assert error == "", error
         return guest
@@ -153,11 +157,12 @@ def connect(peers: Peers, limits: Limits = WIDE) -> None:
 
 
 @contextlib.contextmanager
-def running(name: str, path: str, limits: Limits = WIDE) -> Iterator[Running]:
-    """A guest of tests/guests by name; `links` is as it was afterwards."""
+def running(component: str | Path, path: str, limits: Limits = WIDE) -> Iterator[Running]:
+    """A guest of tests/guests by name, or any by its file; `links` is as it was afterwards."""
     before = dict(links.__dict__)
     try:
-        yield Running(GUESTS / name / "component.wasm", path, limits)
+        wasm = GUESTS / component / "component.wasm" if isinstance(component, str) else component
+        yield Running(wasm, path, limits)
     finally:
         links.__dict__.clear()
         links.__dict__.update(before)
