@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 from wasmtime import _ffi as ffi
@@ -57,9 +58,10 @@ class _Memory:
     nothing; what the engine expects is no part of it.
     """
 
-    __slots__ = ("base", "guard", "reserved", "size", "spare")
+    __slots__ = ("base", "guard", "maximum", "reserved", "size", "spare")
 
-    def __init__(self, size: int, reserved: int, guard: int) -> None:
+    def __init__(self, size: int, maximum: int, reserved: int, guard: int) -> None:
+        self.maximum = maximum
         # An empty memory needs an address, too; nothing in it is ever usable.
         self.reserved = max(-(-max(reserved, size) // _PAGE) * _PAGE, _PAGE)
         self.guard, self.size, self.spare = -(-guard // _PAGE) * _PAGE, size, 0
@@ -88,6 +90,9 @@ class Memories:
         self.refused = 0
         """Largest total that was asked for and refused since `take_refused`."""
         self._spare = 0
+        self._apart = 0
+        self._apart_limit = 0
+        self._placed: Callable[[int, int], None] = lambda _base, _size: None
         self._live: dict[int, _Memory] = {}
         self._last = 0
 
@@ -111,13 +116,13 @@ class Memories:
         self._admit(minimum)
         try:
             if reserved:
-                memory = _Memory(minimum, max(reserved, minimum), guard)
+                memory = _Memory(minimum, maximum, max(reserved, minimum), guard)
             else:
                 # Nothing is left to spare where the limit has become smaller than what older memories have: the mapping
                 # must never be shorter than the memory, or mprotect would go on into whatever lies behind it.
                 left = max(self.limit - self._spare, 0)
                 spare = max(min(max(minimum, maximum), self.limit) - minimum, 0)
-                memory = _Memory(minimum, minimum + min(spare, left), guard)
+                memory = _Memory(minimum, maximum, minimum + min(spare, left), guard)
                 memory.spare = memory.reserved - minimum
         except Refused:
             self._note(minimum)
@@ -134,7 +139,10 @@ class Memories:
         more = size - memory.size
         if more < 0:
             raise Refused(f"{_MARK}: a memory does not shrink")
-        self._admit(more)
+        if number == self._apart:
+            self._admit_apart(size)
+        else:
+            self._admit(more)
         if size <= memory.reserved:
             if _libc.mprotect(memory.base + memory.size, more, _PROT_READ_WRITE) != 0:
                 self._note(more)
@@ -144,25 +152,49 @@ class Memories:
             memory.spare, memory.size = spare, size
         else:
             try:
-                moved = _Memory(size, size, memory.guard)
+                moved = _Memory(size, memory.maximum, size, memory.guard)
             except Refused:
                 self._note(more)
                 raise
             ctypes.memmove(moved.base, memory.base, memory.size)
             memory.unmap()
             self._spare -= memory.spare
-            self._live[number] = moved
-        self.used += more
+            self._live[number] = memory = moved
+        if number == self._apart:
+            self._placed(memory.base, size)
+        else:
+            self.used += more
 
     def find(self, number: int) -> _Memory:
         """A live memory."""
         return self._live[number]
 
+    def with_maximum(self, maximum: int) -> list[int]:
+        """The live memories that may grow to so many bytes."""
+        return [number for number, memory in self._live.items() if memory.maximum == maximum]
+
+    def set_apart(self, number: int, limit: int, placed: Callable[[int, int], None]) -> None:
+        """A memory is the host's own: it does not count, and has a limit of its own.
+
+        Args:
+            number: which.
+            limit: bytes it never grows over.
+            placed: called with its base and size, now and after each growth.
+        """
+        memory = self._live[number]
+        self._apart, self._apart_limit, self._placed = number, limit, placed
+        self.used -= memory.size
+        placed(memory.base, memory.size)
+
     def drop(self, number: int) -> None:
         """Give a memory back."""
         memory = self._live.pop(number)
+        if number == self._apart:
+            self._apart = 0
+            self._placed(0, 0)
+        else:
+            self.used -= memory.size
         memory.unmap()
-        self.used -= memory.size
         self._spare -= memory.spare
 
     def _admit(self, more: int) -> None:
@@ -170,6 +202,10 @@ class Memories:
         if total > self.limit:
             self._note(more)
             raise Refused(f"{_MARK}: {total} bytes over all memories, {self.limit} are allowed")
+
+    def _admit_apart(self, size: int) -> None:
+        if size > self._apart_limit:
+            raise Refused(f"{_MARK}: values of {size} bytes at a time, {self._apart_limit} are allowed")
 
     def _note(self, more: int) -> None:
         self.refused = max(self.refused, self.used + more)

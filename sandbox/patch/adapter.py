@@ -4,18 +4,7 @@ It is made from the types of the functions it stands for and appended to the gue
 it reaches the guest's memory and allocator. The worker (`sandbox.fast`) reads and writes the scratch memory alone and
 never follows a pointer of the guest's: every one of them is used by `memory.copy` here, where the engine checks it.
 
-The scratch memory, little-endian 32-bit words:
-
-=======  ===============================================================================================================
-0        bytes of the image that is to go into the guest; before a call of the guest, also where its result is copied
-4        where the image is
-8        how many blobs go before it, described from `BLOBS` on: where the pointer to it is to be written, where its
-         bytes are, how many, and their alignment (0: there is none this time)
-12       by the worker, after an import: bytes the scratch memory must have before it is asked again; 0: it has answered
-16       by the adapter: why it calls (`CALL`, `ANNOUNCE`, `AGAIN`)
-20       by the adapter: bytes that were copied out of the guest, or, announced, that will be
-32       flat parameters of an import, 8 bytes each; what they point to from `OUT` on
-=======  ===============================================================================================================
+The scratch memory is laid out as `sandbox.fast.protocol` says.
 
 Values that come out are copied in the order in which their pointers stand, an array before what its elements point to:
 the reader knows from the lengths where each begins.
@@ -47,21 +36,18 @@ from sandbox.abi.layout import (
     size,
 )
 from sandbox.abi.types import Function, HandleType, ListType, OptionType, Primitive, Type
-
-VERSION = 1
-"""Raised with every change of what is generated: part of the key under which compiled components are kept."""
-SCRATCH_PAGES, SCRATCH_MAX_PAGES = 2, 1021
-"""The scratch memory's limits, pages of 64 KiB. The maximum is an unusual one: `sandbox.fast` looks for it."""
-LARGEST = SCRATCH_MAX_PAGES << 16
-PARAMETERS = 32
-OUT = PARAMETERS + 8 * MAX_FLAT_PARAMETERS
-"""Where what an import's parameters point to begins; and the image of an export's result."""
-BLOBS = OUT
-"""Where the descriptions of blobs begin, 16 bytes each."""
-INLINE = 4096
-"""Bytes of a result up to which it is copied by the call itself, and not by `take` when the worker has seen its length;
-of an import's arguments up to which they are copied without asking the worker first."""
-CALL, ANNOUNCE, AGAIN = 0, 1, 2
+from sandbox.fast.protocol import (
+    AGAIN,
+    ANNOUNCE,
+    BLOBS,
+    CALL,
+    INLINE,
+    LARGEST,
+    OUT,
+    PARAMETERS,
+    SCRATCH_MAX_PAGES,
+    SCRATCH_PAGES,
+)
 
 
 class Unsuitable(Exception):
@@ -474,11 +460,8 @@ class _Import:
 
     def _gather(self, walks: _Walks, kind: Type, at: int) -> str:
         """Copy what the flat parameters from `at` on point to."""
-        if isinstance(kind, HandleType):
-            raise Unsuitable("handles are the engine's")
         if not _points(kind):
-            if members_of(kind) is None and len(flat(kind)) > 1:
-                raise Unsuitable("a choice with payload among the parameters")
+            _flat_is_plain(kind)
             return ""
         if _is_blob(kind):
             return f"(drop (call $grab (local.get {at}) (local.get {at + 1})))"
@@ -497,6 +480,16 @@ class _Import:
             inside.append(self._gather(walks, member, at))
             at += len(flat(member))
         return " ".join(inside)
+
+
+def _flat_is_plain(kind: Type) -> None:
+    """Raises Unsuitable for a parameter whose core values mean different things in different cases."""
+    for member in members_of(kind) or ():
+        _flat_is_plain(member)
+    if isinstance(kind, OptionType):
+        _flat_is_plain(kind.payload)
+    elif cases_of(kind) is not None and len(flat(kind)) > 1:
+        raise Unsuitable("a choice with payload among the parameters")
 
 
 def _is_blob(kind: Type) -> bool:
