@@ -1,4 +1,4 @@
-"""The patch: components of every toolchain are patched, what comes out is valid, and nothing but the additions changes."""
+"""The patch: components of every toolchain are patched, what comes out is valid, and nothing but additions changes."""
 
 from __future__ import annotations
 
