@@ -6,6 +6,9 @@ can have that still writes machine code. The channel becomes fd 2, so that what 
 heard; over it the compiler reports `SEALED`, and reads the first byte of the component only after `GO`, which the
 supervisor sends when it has looked at the walls from outside.
 
+The component is patched first (`sandbox.patch`), in here because patching reads a stranger's bytes as compiling does.
+One that cannot be patched, or does not compile when it is, is compiled as it came.
+
 The result is a `CompileResult` header and the native code; an error that the component is to blame for is a result
 too. Bombs end this process and nothing else: address space, data, CPU time and output are limited here, memory once
 more by a control group, wall clock by the supervisor.
@@ -28,7 +31,9 @@ from sandbox import contract, values, walls
 from sandbox.engine import make_engine
 from sandbox.errors import AirssysError, SetupFailed
 from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
-from sandbox.wire.compile_result import GO, MAX_CWASM, MAX_HEADER, SEALED, CompileResult, pack_header
+from sandbox.patch import names, patcher
+from sandbox.types import CallPath
+from sandbox.wire.compile_result import GO, MAX_CWASM, MAX_HEADER, SEALED, CompileResult, Crossing, pack_header
 
 T = TypeVar("T")
 
@@ -38,9 +43,11 @@ OUTPUT_MAX = MAX_CWASM + MAX_HEADER
 """Largest result, bytes: what control would take."""
 STACK = 8 << 20
 """Bytes of stack."""
+MAX_REASON = 500
+"""Characters of the reason why a component was not patched."""
 
 
-def main(memory: int, seconds: int, profile: str, lost: frozenset[str]) -> NoReturn:
+def main(memory: int, seconds: int, profile: str, lost: frozenset[str], path: CallPath) -> NoReturn:
     """Compile fd 3 into fd 4 and exit 0; any other status is a failure of this process.
 
     Args:
@@ -48,11 +55,13 @@ def main(memory: int, seconds: int, profile: str, lost: frozenset[str]) -> NoRet
         seconds: CPU time.
         profile: whose engine the code is for.
         lost: walls the host runs without.
+        path: "fast": patch the component if that can be done; "general": leave it as it is.
     """
     process.die_with_parent()
     libc.keep_heap_in_brk()
     values.install()
     contract.load()
+    names.functions()
     engine = make_engine(profile)
     _warm_up(engine)
     try:
@@ -63,7 +72,7 @@ def main(memory: int, seconds: int, profile: str, lost: frozenset[str]) -> NoRet
     os.write(CHANNEL_FD, SEALED)
     if channel.recv(16) != GO:
         os._exit(1)
-    os._exit(_work(engine))
+    os._exit(_work(engine, path))
 
 
 def _report(error: SetupFailed) -> None:
@@ -77,6 +86,7 @@ def _report(error: SetupFailed) -> None:
 
 
 def _warm_up(engine: wasmtime.Engine) -> None:
+    wasmtime.wat2wasm("(module)")
     wasmtime_component.Component(engine, "(component)").serialize()
 
 
@@ -157,10 +167,10 @@ def _three_descriptors() -> socket.socket:
 # -- the work -------------------------------------------------------------------------------------------------------
 
 
-def _work(engine: wasmtime.Engine) -> int:
+def _work(engine: wasmtime.Engine, path: CallPath) -> int:
     """Compile and write; the exit status. Nothing may escape: printing a traceback would open files."""
     try:
-        output = _compile(engine, _read())
+        output = _compile(engine, _read(), path)
         if len(output) > OUTPUT_MAX:
             output = _refusal("E_COMPILE_LIMIT", "the compiled component is larger than allowed")
     except (MemoryError, RecursionError):
@@ -177,16 +187,45 @@ def _work(engine: wasmtime.Engine) -> int:
     return 0
 
 
-def _compile(engine: wasmtime.Engine, wasm: bytearray) -> bytes:
+def _compile(engine: wasmtime.Engine, wasm: bytearray, path: CallPath) -> bytes:
     try:
-        component = wasmtime_component.Component(engine, wasm)
-        facts = contract.check_component(component.type, engine)
+        component, crossing = _component(engine, wasm, path)
+        facts = contract.check_component(component.type, engine, _added(crossing))
         code = bytes(component.serialize())
     except AirssysError as error:
         return _refusal(error.code, error.message, error.subject)
     except wasmtime.WasmtimeError as error:
         return _refusal("E_INVALID_COMPONENT", str(error)[:2000])
-    return pack_header(CompileResult(facts.imports, facts.exports, None, len(code))) + code
+    return pack_header(CompileResult(facts.imports, facts.exports, None, len(code), crossing)) + code
+
+
+def _component(
+    engine: wasmtime.Engine, wasm: bytearray, path: CallPath
+) -> tuple[wasmtime_component.Component, Crossing]:
+    """The component, patched if it may and can be. Raises ReservedName, wasmtime.WasmtimeError."""
+    if path == "general":
+        patcher.check_names(wasm)
+        return wasmtime_component.Component(engine, wasm), Crossing(reason="the operator chose it")
+    try:
+        patched = patcher.patch(wasm)
+    except patcher.Declined as declined:
+        return wasmtime_component.Component(engine, wasm), Crossing(reason=str(declined)[:MAX_REASON])
+    imports = {interface: list(functions) for interface, functions in patched.imports.items()}
+    try:
+        return wasmtime_component.Component(engine, patched.wasm), Crossing("fast", list(patched.exports), imports)
+    except wasmtime.WasmtimeError as error:
+        # The original may be invalid, too, and then its own error is the one to tell.
+        component = wasmtime_component.Component(engine, wasm)
+        return component, Crossing(reason=f"patched, it does not compile: {error}"[:MAX_REASON])
+
+
+def _added(crossing: Crossing) -> contract.Added:
+    """The names that the patch added."""
+    if crossing.path == "general":
+        return contract.Added()
+    exports = frozenset((names.RESERVE, names.TAKE, *map(names.fast, crossing.exports)))
+    imports = {interface: frozenset(map(names.fast, each)) for interface, each in crossing.imports.items()}
+    return contract.Added(exports, imports)
 
 
 def _read() -> bytearray:
@@ -203,8 +242,8 @@ def _refusal(code: str, message: str, subject: str = "") -> bytes:
 
 def run(arguments: list[str]) -> NoReturn:
     """`main` out of a command line's words."""
-    memory, seconds, profile, lost = arguments
-    main(int(memory), int(seconds), profile, walls.parse(lost))
+    memory, seconds, profile, lost, path = arguments
+    main(int(memory), int(seconds), profile, walls.parse(lost), "fast" if path == "fast" else "general")
 
 
 if __name__ == "__main__":

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import wasmtime
 from wasmtime import component as wt
 
 from sandbox import resources
 from sandbox.errors import AirssysError
+from sandbox.patch import names
 from sandbox.wit import Package, parse_directory
 from sandbox.wit_resolve import MAX_SIGNATURE, Resolver, function_text, members_text, type_text
 
-LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
+LIFECYCLE = names.LIFECYCLE
 """The interface every component must export."""
 PACKAGES = ("airssys-core", "airssys-osl")
 """Directories of the packages that are the host's own."""
@@ -120,13 +122,30 @@ def load() -> Contract:
 # -- checking a component --------------------------------------------------------------------------------------------
 
 
-def check_component(component_type: wt.ComponentType, engine: wasmtime.Engine) -> ComponentFacts:
+@dataclass(frozen=True)
+class Added:
+    """Reserved names that a patch put into a component: exports of its root, and functions of its imports."""
+
+    exports: frozenset[str] = frozenset()
+    imports: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def check_component(
+    component_type: wt.ComponentType, engine: wasmtime.Engine, added: Added | None = None
+) -> ComponentFacts:
     """Compare a compiled component with the contract.
+
+    Args:
+        component_type: its type, as the engine has it.
+        engine: the engine.
+        added: what a patch added. It is left out of the facts; any other name that is reserved is refused.
 
     Raises:
         ContractError: `E_IMPORTS`, it asks for something the host does not serve, or serves with another type;
             `E_EXPORTS`, the lifecycle is missing, or a function of it, or has another type.
+        ReservedName: it uses a name of the host's own.
     """
+    added = added or Added()
     contract = load()
     imports: dict[str, list[str]] = {}
     resources_ = _Resources()
@@ -138,8 +157,9 @@ def check_component(component_type: wt.ComponentType, engine: wasmtime.Engine) -
                 subject=_short(name),
                 hint=f"it serves {', '.join(sorted(n for n, s in contract.imports.items() if s.functions))}",
             )
-        imports[name] = _check_import(name, extern.ty, served, engine, resources_)
+        imports[name] = _check_import(name, extern.ty, served, engine, resources_, added.imports.get(name, frozenset()))
     exports = {name: extern.ty for name, extern in component_type.exports(engine).items()}
+    exports = {name: kind for name, kind in exports.items() if not _is_added(name, kind, added.exports)}
     _check_lifecycle(exports.get(LIFECYCLE), contract.exports[LIFECYCLE], engine)
     return ComponentFacts(dict(sorted(imports.items())), sorted(exports))
 
@@ -167,7 +187,12 @@ class _Resources:
 
 
 def _check_import(
-    name: str, kind: wt.ComponentItem, served: Served, engine: wasmtime.Engine, resources_: _Resources
+    name: str,
+    kind: wt.ComponentItem,
+    served: Served,
+    engine: wasmtime.Engine,
+    resources_: _Resources,
+    added: frozenset[str],
 ) -> list[str]:
     """The functions of one imported interface."""
     if not isinstance(kind, wt.ComponentInstanceType):
@@ -175,6 +200,8 @@ def _check_import(
     functions = []
     for item, extern in kind.exports(engine).items():
         item_type = extern.ty
+        if _is_added(item, item_type, added):
+            continue
         known = served.functions if isinstance(item_type, wt.FuncType) else served.types
         subject = f"{name}#{_short(item)}"
         if item not in known:
@@ -187,6 +214,16 @@ def _check_import(
         if isinstance(item_type, wt.FuncType):
             functions.append(item)
     return sorted(functions)
+
+
+def _is_added(name: str, kind: wt.ComponentItem, added: frozenset[str]) -> bool:
+    """Whether this is one of the names added. Raises ReservedName for any other that is reserved."""
+    if not names.reserved(name):
+        return False
+    wanted = names.RESERVE_TYPE if name == names.RESERVE else names.FAST_TYPE
+    if name not in added or not isinstance(kind, wt.FuncType) or item_text(kind) != wanted:
+        raise names.ReservedName("names that begin with x-airssys- are the host's own", subject=_short(name))
+    return True
 
 
 def _check_lifecycle(kind: wt.ComponentItem | None, wanted: Served, engine: wasmtime.Engine) -> None:

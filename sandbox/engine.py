@@ -90,11 +90,14 @@ def _cpu_features() -> str:
     return ""
 
 
-def fingerprint(profile: str = "paranoid") -> str:
-    """What a cached .cwasm must agree with: engine version, the profile's settings, machine.
+def fingerprint(profile: str = "paranoid", path: str = "general") -> str:
+    """What a cached .cwasm must agree with: engine version, the profile's settings, machine; how the component may be
+    patched, and by which program.
 
     Imports no engine; hex SHA-256.
     """
+    from sandbox.patch.version import version
+
     digest = hashlib.sha256()
     for part in (
         "wasmtime",
@@ -103,6 +106,8 @@ def fingerprint(profile: str = "paranoid") -> str:
         str(MAX_WASM_STACK),
         platform.machine(),
         _cpu_features(),
+        path,
+        version(),
     ):
         digest.update(part.encode())
         digest.update(b"\0")

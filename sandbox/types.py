@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -12,6 +13,16 @@ _NAME_RE = re.compile(rf"(?P<namespace>{_NAME})/(?P<name>{_NAME})\Z")
 _INSTANCE_RE = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 MAX_NAME = 64
 """Longest namespace, name or instance, in characters."""
+
+
+CallPath: TypeAlias = Literal["fast", "general"]
+"""How values cross a component's wasm boundary: in bulk, through an adapter that the compiler appends to it
+(`sandbox.patch`), as far as it can; or one by one through the engine's dynamic values (`sandbox.marshal`)."""
+PATHS: tuple[CallPath, ...] = ("fast", "general")
+
+
+FastExport: TypeAlias = Literal["handle-message", "handle-callback"]
+"""A function of the lifecycle that can be called on the fast path."""
 
 
 class ComponentId(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ import msgspec
 
 from bridge.capabilities import covers, validate_component_pattern
 from sandbox.errors import AirssysError
-from sandbox.types import ComponentId
+from sandbox.types import CallPath, ComponentId
 from sandbox.walls import MAY_BE_ACCEPTED
 from supervisor.packages.errors import ConfigError
 from supervisor.packages.files import FileError, check_owner_only_writes, read_regular
@@ -42,7 +42,8 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     component: str
     """A component pattern: `acme/*`, `acme/reader`, `acme/reader/0`."""
-    spawn: Spawn
+    spawn: Spawn | None = None
+    path: CallPath | None = None
 
 
 class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +81,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[workers] spawn: workers are cloned from the zygote, or executed with an address-space layout of their own."""
     pool: int = 2
     """[workers] pool: caged workers without a component that are kept ready."""
+    path: CallPath = "general"
+    """[workers] path: whether components are patched, so that values cross their boundary in bulk."""
     overrides: tuple[Override, ...] = ()
     """[[workers.override]], in the order of the file."""
     limit_maxima: dict[str, int] = {}
@@ -129,11 +132,14 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (*self.forbidden, *(os.path.realpath(path) for path in own))
 
     def spawn_for(self, component: ComponentId) -> Spawn:
-        """How this component's workers are made: the first override that covers it, else `spawn`."""
-        for override in self.overrides:
-            if covers(override.component, component):
-                return override.spawn
-        return self.spawn
+        """How this component's workers are made: the first override that covers it and says so, else `spawn`."""
+        found = (each.spawn for each in self.overrides if covers(each.component, component))
+        return next((spawn for spawn in found if spawn is not None), self.spawn)
+
+    def path_for(self, component: ComponentId) -> CallPath:
+        """How values cross this component's boundary, if it can be patched: likewise, else `path`."""
+        found = (each.path for each in self.overrides if covers(each.component, component))
+        return next((path for path in found if path is not None), self.path)
 
     @property
     def audit_sync_ms(self) -> int:
@@ -198,6 +204,7 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         accept_lost=_accept_lost(workers, profile, places.accept_lost),
         spawn=workers.take("spawn", _spawn, default=places.spawn),
         pool=_number(workers, "pool", places.pool, 0, MAX_POOL),
+        path=workers.take("path", _path, default=places.path),
         overrides=_overrides(workers),
         limit_maxima=_limit_maxima(root.table("limits")),
         audit_sync=audit.take("sync", _sync, default=places.audit_sync),
@@ -360,6 +367,14 @@ def _spawn(value: Any) -> Spawn:
     raise ValueError('must be "zygote" or "exec"')
 
 
+def _path(value: Any) -> CallPath:
+    if value == "fast":
+        return "fast"
+    if value == "general":
+        return "general"
+    raise ValueError('must be "fast" or "general"')
+
+
 def _walls(value: Any) -> tuple[str, ...]:
     walls = strings(value)
     for wall in walls:
@@ -385,10 +400,18 @@ def _component_pattern(value: Any) -> str:
 
 
 def _overrides(workers: Table) -> tuple[Override, ...]:
-    return tuple(
-        Override(table.take("component", _component_pattern), table.take("spawn", _spawn))
-        for table in workers.tables("override", most=MAX_OVERRIDES)
+    return tuple(_override(table) for table in workers.tables("override", most=MAX_OVERRIDES))
+
+
+def _override(table: Table) -> Override:
+    override = Override(
+        component=table.take("component", _component_pattern),
+        spawn=table.take("spawn", _spawn) if "spawn" in table else None,
+        path=table.take("path", _path) if "path" in table else None,
     )
+    if override.spawn is None and override.path is None:
+        raise table.refuse(None, "an override says what differs: spawn, path, or both")
+    return override
 
 
 def _install(value: Any) -> Literal["review", "trusted"]:

@@ -12,17 +12,21 @@ from sandbox import resources
 from sandbox.abi.of_wit import Reader
 from sandbox.abi.types import Function
 from sandbox.errors import AirssysError
+from sandbox.types import FastExport
 from sandbox.wit import parse_directory
 from sandbox.wit_resolve import Resolver
 
 PREFIX = "x-airssys-"
 RESERVE = PREFIX + "reserve"
-"""func(nonce: u32, bytes: u32) -> u32, at the component's root."""
+"""Makes room in the scratch memory, and marks it; at the component's root."""
 TAKE = PREFIX + "take"
-"""func(), likewise; the fast exports are `PREFIX` and the function's name, each func()."""
+"""Copies a large result that waits; likewise. The fast exports are `PREFIX` and the function's name."""
+
+RESERVE_TYPE, FAST_TYPE = "func(nonce: u32, bytes: u32) -> u32", "func()"
+"""The types of `RESERVE`, and of every other function with the prefix."""
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
-FAST_EXPORTS = ("handle-message", "handle-callback")
+FAST_EXPORTS: tuple[FastExport, ...] = ("handle-message", "handle-callback")
 """Functions of `LIFECYCLE` that are called through the adapter. The first makes a component fast; the other may not be.
 """
 FAST_IMPORTS: dict[str, tuple[str, ...]] = {
@@ -46,7 +50,7 @@ _PACKAGES = ("airssys-core", "airssys-osl")
 
 
 class ReservedName(AirssysError):
-    """The component uses a name that is the host's. `subject` is the name."""
+    """The component uses a name that is the host's own. `subject` is the name."""
 
     code = "E_RESERVED_NAME"
 

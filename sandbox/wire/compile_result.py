@@ -16,6 +16,7 @@ import struct
 import msgspec
 
 from sandbox.errors import ProtocolViolation
+from sandbox.types import CallPath
 from sandbox.wire import UNDECODABLE
 
 SEALED = b"SEALED"
@@ -29,13 +30,33 @@ MAX_CWASM = 512 << 20
 """Largest compiled component accepted, bytes."""
 
 
+class Crossing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How values cross the component's boundary.
+
+    Attributes:
+        path: "fast" when it was patched; what is not named below still takes the general path.
+        exports: functions of the lifecycle that are called through the adapter.
+        imports: interface -> functions of it that the adapter intercepts.
+        reason: why `path` is "general", else "".
+    """
+
+    path: CallPath = "general"
+    exports: list[str] = []
+    imports: dict[str, list[str]] = {}
+    reason: str = ""
+
+
 class CompileResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the compiler found; `error` is (code, message, subject) when there is no .cwasm."""
+    """What the compiler found; `error` is (code, message, subject) when there is no .cwasm.
+
+    `imports` and `exports` are the component's own, without what a patch adds.
+    """
 
     imports: dict[str, list[str]]
     exports: list[str]
     error: tuple[str, str, str] | None
     cwasm_size: int
+    crossing: Crossing = Crossing()
 
 
 _decoder = msgspec.msgpack.Decoder(CompileResult)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from sandbox.errors import ProtocolViolation
-from sandbox.types import ComponentId, Limits
+from sandbox.types import CallPath, ComponentId, FastExport, Limits
 
 MAX = 64 * 1024
 """Largest packet, bytes."""
@@ -48,6 +48,7 @@ class StartWorker(_Frame, frozen=True):
     component: ComponentId
     incarnation: _Number
     limits: Limits
+    fast: list[FastExport] = []  # the functions that are called through the component's adapter
 
 
 class KillWorker(_Frame, frozen=True):
@@ -67,6 +68,7 @@ class Compile(_Frame, frozen=True):
     n: _Number
     memory: _Bytes  # of address space
     seconds: _Seconds  # CPU time, and a little more of wall clock
+    path: CallPath = "general"
 
 
 class MountSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -347,6 +349,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     component: ComponentId
     limits: Limits
     cwasm_size: int
+    fast: list[FastExport] = []
 
 
 to_spec = msgspec.msgpack.Decoder(WorkerSpec)

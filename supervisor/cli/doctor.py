@@ -67,8 +67,11 @@ def _chosen(config: HostConfig) -> dict[str, Any]:
         "profile": config.profile,
         "accept-lost": list(config.accept_lost),
         "spawn": config.spawn,
+        "path": config.path,
         "pool": config.pool,
-        "overrides": [{"component": item.component, "spawn": item.spawn} for item in config.overrides],
+        "overrides": [
+            {"component": item.component, "spawn": item.spawn, "path": item.path} for item in config.overrides
+        ],
     }
 
 
@@ -130,11 +133,13 @@ _NAMES = {
 
 
 def _print(options: Globals, config: HostConfig, walls: list[dict[str, str]], running: dict[str, Any] | None) -> None:
-    options.say(f"profile {config.profile}, spawn {config.spawn}, pool {config.pool}")
+    options.say(f"profile {config.profile}, spawn {config.spawn}, pool {config.pool}, path {config.path}")
     if config.accept_lost:
         options.say(f"may be lost: {', '.join(config.accept_lost)}")
     for item in config.overrides:
-        options.say(f"{item.component}: spawn {item.spawn}")
+        differs = {"spawn": item.spawn, "path": item.path}
+        said = ", ".join(f"{key} {value}" for key, value in differs.items() if value is not None)
+        options.say(f"{item.component}: {said}")
     options.table(
         ["WALL", "HERE", "DETAIL", "WHAT IT STOPS"],
         [[wall["name"], wall["state"], wall["detail"], wall["stops"]] for wall in walls],

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -220,11 +221,22 @@ def info_(options: Globals, component: str) -> None:
         *(f"may: {line['text']} ({line['risk']})" for line in info["capabilities"]),
         *(f"limit {line['key']} {line['text']}, held by {', '.join(line['held-by'])}" for line in info["limits"]),
         *(f"imports {name}: {', '.join(names)}" for name, names in sorted(info["imports"].items())),
+        *_crossing(info["crossing"]),
         *(f"ended {_time(end['at'])}: {end['outcome']} {end['detail']}".rstrip() for end in info["ends"]),
     ]
     if status["uptime"] is not None:
         text.insert(1, f"up {seconds(status['uptime'])}, pid {status['pid']}, {status['restarts']} restarts")
     options.result(info, "\n".join(text))
+
+
+def _crossing(crossing: dict[str, Any]) -> Iterator[str]:
+    """How values cross its boundary."""
+    if crossing["path"] == "general":
+        yield f"general path: {crossing['reason'] or 'unknown until it is started'}"
+        return
+    yield f"fast path: {', '.join(crossing['exports'])}"
+    for name, functions in crossing["imports"].items():
+        yield f"fast path: {name}: {', '.join(functions)}"
 
 
 def _time(value: float) -> str:

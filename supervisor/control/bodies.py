@@ -203,6 +203,17 @@ class LimitAnswer(_Answer, frozen=True):
     held_by: list[str]
 
 
+class CrossingAnswer(_Answer, frozen=True):
+    """How values cross the component's wasm boundary since its last start: `path` is "fast" or "general". On the fast
+    path `exports` are the functions of its lifecycle that are called in bulk, `imports` those of the host; the others
+    take the general path. `reason` is why all do."""
+
+    path: str
+    exports: list[str]
+    imports: dict[str, list[str]]
+    reason: str
+
+
 class ComponentInfo(_Answer, frozen=True):
     """All about one instance."""
 
@@ -219,6 +230,7 @@ class ComponentInfo(_Answer, frozen=True):
     consent_at: float
     capabilities: list[CapabilityAnswer]
     imports: dict[str, list[str]]
+    crossing: CrossingAnswer
     manifest: msgspec.Raw
     limits: list[LimitAnswer]
     operations: list[str]

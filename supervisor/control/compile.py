@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import os
 import weakref
+from collections.abc import Mapping
 
 from sandbox.errors import ProtocolViolation
+from sandbox.types import CallPath
 from sandbox.wire.compile_result import MAX_CWASM, CompileResult, parse_header
 from supervisor.control import memfd
 from supervisor.control.audit_link import AuditLink
@@ -16,7 +18,9 @@ from supervisor.control.errors import CacheError, CompileError, SupervisorError
 from supervisor.control.shelf import CompiledComponent
 from supervisor.control.supervisor_link import SupervisorLink
 
-COMPILER_CODES = frozenset({"E_COMPILE", "E_COMPILE_LIMIT", "E_INVALID_COMPONENT", "E_IMPORTS", "E_EXPORTS"})
+COMPILER_CODES = frozenset(
+    {"E_COMPILE", "E_COMPILE_LIMIT", "E_INVALID_COMPONENT", "E_IMPORTS", "E_EXPORTS", "E_RESERVED_NAME"}
+)
 """What the compiler may say. It is untrusted: any other code from it becomes `E_COMPILE`."""
 
 
@@ -30,23 +34,32 @@ class Compiler:
     """Compiles, a few components at a time; what is in the cache waits for nobody.
 
     Args:
+        caches: the compiled components, one cache for each path.
         memory: bytes of address space for one compilation.
         seconds: CPU time for one compilation; it gets a little more of wall clock.
     """
 
-    def __init__(self, supervisor: SupervisorLink, audit: AuditLink, cache: Cache, memory: int, seconds: int) -> None:
-        self._supervisor, self._audit, self._cache = supervisor, audit, cache
+    def __init__(
+        self,
+        supervisor: SupervisorLink,
+        audit: AuditLink,
+        caches: Mapping[CallPath, Cache],
+        memory: int,
+        seconds: int,
+    ) -> None:
+        self._supervisor, self._audit, self._caches = supervisor, audit, caches
         self._memory, self._seconds = memory, seconds
         self._places = asyncio.Semaphore(AT_ONCE)
-        self._same: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._same: weakref.WeakValueDictionary[tuple[str, CallPath], asyncio.Lock] = weakref.WeakValueDictionary()
         self._waiting = 0
 
-    async def get(self, wasm: bytes, name: str, *, patient: bool = True) -> CompiledComponent:
+    async def get(self, wasm: bytes, name: str, path: CallPath, *, patient: bool = True) -> CompiledComponent:
         """The compiled component; the caller closes its descriptor.
 
         Args:
             wasm: verified bytes.
             name: the package, for errors and records.
+            path: whether it is patched if it can be.
             patient: wait however many wait already (a start), or be refused (an install, which can be tried again).
 
         Raises:
@@ -54,58 +67,59 @@ class Compiler:
             UnavailableError: the supervisor is gone.
         """
         # A task of its own: descriptors and a thread are in use until it ends, whoever stops waiting for it.
-        task = asyncio.create_task(self._get(wasm, name, patient))
+        task = asyncio.create_task(self._get(wasm, name, path, patient))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             task.add_done_callback(_close_unused)
             raise
 
-    async def _get(self, wasm: bytes, name: str, patient: bool) -> CompiledComponent:
+    async def _get(self, wasm: bytes, name: str, path: CallPath, patient: bool) -> CompiledComponent:
         digest = hashlib.sha256(wasm).hexdigest()
-        cached = await self._cached(digest, name)
+        cached = await self._cached(digest, name, path)
         if cached is not None:
             return cached
         if not patient and self._waiting >= MAX_WAITING:
             raise CompileError(
                 "too many packages wait for the compiler", subject=name, hint="try again later", code="E_COMPILE_BUSY"
             )
-        same = self._same.get(digest) or self._same.setdefault(digest, asyncio.Lock())
+        key = (digest, path)
+        same = self._same.get(key) or self._same.setdefault(key, asyncio.Lock())
         self._waiting += 1
         try:
             # The same bytes are compiled once, whoever wants them; then a place.
             async with same, self._places:
-                return await self._cached(digest, name) or await self._compile(wasm, digest, name)
+                return await self._cached(digest, name, path) or await self._compile(wasm, digest, name, path)
         finally:
             self._waiting -= 1
 
-    async def _cached(self, digest: str, name: str) -> CompiledComponent | None:
+    async def _cached(self, digest: str, name: str, path: CallPath) -> CompiledComponent | None:
         try:
-            return await asyncio.to_thread(self._cache.get, digest)
+            return await asyncio.to_thread(self._caches[path].get, digest)
         except CacheError as error:
             await self._audit.record(
                 "cache.refused", "denied", object=name, result=error.code, detail={"why": str(error)}
             )
             return None
 
-    async def _compile(self, wasm: bytes, digest: str, name: str) -> CompiledComponent:
+    async def _compile(self, wasm: bytes, digest: str, name: str, path: CallPath) -> CompiledComponent:
         source = memfd.sealed("wasm", wasm)
         output = memfd.create("compiled")
         try:
             try:
-                await self._supervisor.compile(source, output, self._memory, self._seconds)
+                await self._supervisor.compile(source, output, self._memory, self._seconds, path)
             except SupervisorError as error:
                 # A compiler that refuses writes its reason first and then exits badly: its word is the better one.
                 said = _said(output)
                 raise said or CompileError(
                     f"the compiler failed: {error.message}", subject=name, code=_compile_code(error)
                 ) from error
-            return await asyncio.to_thread(self._take, output, digest, name)
+            return await asyncio.to_thread(self._take, output, digest, name, path)
         finally:
             os.close(source)
             os.close(output)
 
-    def _take(self, output: int, digest: str, name: str) -> CompiledComponent:
+    def _take(self, output: int, digest: str, name: str, path: CallPath) -> CompiledComponent:
         size = os.fstat(output).st_size
         if not 0 < size <= MAX_CWASM:
             raise CompileError("the compiler left nothing usable", subject=name)
@@ -119,7 +133,7 @@ class Compiler:
                 raise _refusal(info, name)
             with data[start:] as cwasm:
                 try:
-                    self._cache.put(digest, info, cwasm)
+                    self._caches[path].put(digest, info, cwasm)
                 except OSError as error:
                     raise CompileError(f"the compiled component could not be cached: {error.strerror}") from error
         try:

@@ -11,9 +11,10 @@ import collections
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from sandbox.types import ComponentId
+from sandbox.types import CallPath, ComponentId
+from sandbox.wire.compile_result import CompileResult
 from supervisor.control import environment
 from supervisor.control.audit_link import AuditLink
 from supervisor.control.bodies import CapabilityAnswer, InstallRequest, PlanAnswer
@@ -38,6 +39,7 @@ class Installer:
         limit_maxima: the most a manifest may ask for, by key of its [limits].
         bind_roots: directories below which host paths may be bound.
         forbidden_paths: more never bound beside the built-in list: the host's own directories, the operator's.
+        path_for: which path the operator wants for a component.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class Installer:
         limit_maxima: Mapping[str, int],
         bind_roots: tuple[str, ...],
         forbidden_paths: tuple[str, ...],
+        path_for: Callable[[ComponentId], CallPath],
     ) -> None:
         self._audit, self._registry, self._store = audit, registry, store
         self._verifier, self._compiler = verifier, compiler
         self._default_level = default_level
         self._limit_maxima = limit_maxima
         self._bind_roots, self._forbidden = bind_roots, forbidden_paths
+        self._path_for = path_for
         self._plans: collections.OrderedDict[str, None] = collections.OrderedDict()
 
     def sweep(self) -> None:
@@ -76,18 +80,19 @@ class Installer:
         checked = await asyncio.to_thread(self._verifier.check, files)
         self._registry.check_release(checked.spec.name, checked.spec.release, checked.spec.package)
         checked.spec.check_limits(self._limit_maxima)
-        imports, exports = await self._interfaces(files.wasm, checked.spec, patient=False)
+        # Whichever instance it will be: most have one, and an override for one of several is compiled when it starts.
+        info = await self._compiled(files.wasm, checked.spec, _component(checked.spec.name, "0"), patient=False)
         self._remember(checked.spec.package)  # first, or an install beside us would sweep it
         await asyncio.to_thread(self._store.put, checked.spec.package, files)
-        return self._answer(checked, len(files.wasm), imports, exports)
+        return self._answer(checked, len(files.wasm), info.imports, info.exports)
 
-    async def _interfaces(
-        self, wasm: bytes, spec: ComponentSpec, *, patient: bool = True
-    ) -> tuple[dict[str, list[str]], list[str]]:
-        compiled = await self._compiler.get(wasm, spec.name, patient=patient)
+    async def _compiled(
+        self, wasm: bytes, spec: ComponentSpec, component: ComponentId, *, patient: bool = True
+    ) -> CompileResult:
+        compiled = await self._compiler.get(wasm, spec.name, self._path_for(component), patient=patient)
         os.close(compiled.fd)
         spec.check_imports(compiled.info.imports)
-        return compiled.info.imports, compiled.info.exports
+        return compiled.info
 
     def _remember(self, package: str) -> None:
         self._plans[package] = None
@@ -160,7 +165,7 @@ class Installer:
         bindings = self._check_bindings(spec, request.bindings, existing)
         env, args = _environment(request, existing)
         self._registry.check_release(spec.name, spec.release, spec.package)
-        imports, _ = await self._interfaces(files.wasm, spec)
+        info = await self._compiled(files.wasm, spec, component)
         await self._audit.record_soon(
             "package.install",
             "allowed",
@@ -190,7 +195,7 @@ class Installer:
                 keyid=checked.keyid,
                 publisher=checked.publisher,
                 manifest=spec.predicate,
-                imports=imports,
+                imports=info.imports,
                 installed_at=now,
                 installed_by=user,
             ),
@@ -203,6 +208,7 @@ class Installer:
                 created_at=now if existing is None else existing.created_at,
                 env=env,
                 args=args,
+                crossing=info.crossing,
             ),
         )
         self._plans.pop(spec.package, None)

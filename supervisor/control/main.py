@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 from sandbox import engine
+from sandbox.types import PATHS
 from sandbox.wire.router_frames import Event
 from supervisor.config import HostConfig
 from supervisor.control.api import Api
@@ -88,7 +89,7 @@ async def serve(
     state_dir: str,
     config: HostConfig,
     owner: int | None = None,
-    fingerprint: Callable[[str], str] = engine.fingerprint,
+    fingerprint: Callable[[str, str], str] = engine.fingerprint,
 ) -> None:
     """The body of `run`, in the running loop."""
     gone = asyncio.Event()
@@ -114,8 +115,9 @@ async def serve(
     store = PackageStore(os.path.join(state_dir, "packages"))
     trust = TrustStore(os.path.join(state_dir, "trust"))
     verifier = Verifier(trust)
-    cache = Cache(os.path.join(state_dir, "cache"), os.path.join(state_dir, "cache.key"), fingerprint(config.profile))
-    compiler = Compiler(supervisor, auditor, cache, config.compile_memory, -(-config.compile_timeout_ms // 1000))
+    directory, key = os.path.join(state_dir, "cache"), os.path.join(state_dir, "cache.key")
+    caches = {path: Cache(directory, key, fingerprint(config.profile, path)) for path in PATHS}
+    compiler = Compiler(supervisor, auditor, caches, config.compile_memory, -(-config.compile_timeout_ms // 1000))
     starter = Starter(
         supervisor=supervisor,
         router=router,
@@ -126,6 +128,7 @@ async def serve(
         compiler=compiler,
         start_timeout=config.start_timeout_ms / 1000,
         limit_maxima=config.limit_maxima,
+        path_for=config.path_for,
     )
     lifecycle = Lifecycle(
         supervisor=supervisor,
@@ -145,6 +148,7 @@ async def serve(
         limit_maxima=config.limit_maxima,
         bind_roots=config.bind_roots,
         forbidden_paths=config.never_bound,
+        path_for=config.path_for,
     )
     api = Api(
         Control(

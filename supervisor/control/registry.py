@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import msgspec
 
 from sandbox.types import ComponentId
+from sandbox.wire.compile_result import Crossing
 from supervisor.control.errors import NoSpaceError, NotFoundError, RegistryError, RollbackError, UnavailableError
 
 _MIGRATIONS: tuple[str, ...] = (
@@ -42,6 +43,7 @@ _MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE instances ADD COLUMN env TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE instances ADD COLUMN args TEXT NOT NULL DEFAULT '[]'
     """,
+    "ALTER TABLE instances ADD COLUMN crossing TEXT NOT NULL DEFAULT '{}'",
 )
 """Each entry brings the schema from version i to i + 1; an entry is never edited once released."""
 
@@ -90,6 +92,8 @@ class InstanceRow(msgspec.Struct, frozen=True):
     """Environment variables the operator gave it."""
     args: list[str] = []
     """Arguments likewise."""
+    crossing: Crossing = Crossing()
+    """How values cross its boundary since it was last started, or installed."""
 
 
 class EndRow(msgspec.Struct, frozen=True):
@@ -213,7 +217,7 @@ class Registry:
             before = self._db.execute("SELECT package FROM instances WHERE component=?", (component,)).fetchone()
             self._db.execute("DELETE FROM instances WHERE component=?", (component,))
             self._db.execute(
-                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     component,
                     instance.package,
@@ -225,6 +229,7 @@ class Registry:
                     instance.quarantine,
                     _json(instance.env),
                     _json(instance.args),
+                    _json(instance.crossing),
                 ),
             )
             self._drop_unused_packages()
@@ -262,6 +267,11 @@ class Registry:
         """Remember that the tree gave up on an instance, or with "" that it may start it again."""
         with self._transaction():
             self._db.execute("UPDATE instances SET quarantine=? WHERE component=?", (cause[:4096], str(component)))
+
+    def set_crossing(self, component: ComponentId, crossing: Crossing) -> None:
+        """Remember how values cross an instance's boundary."""
+        with self._transaction():
+            self._db.execute("UPDATE instances SET crossing=? WHERE component=?", (_json(crossing), str(component)))
 
     def package(self, package: str) -> PackageRow:
         """One package. Raises NotFoundError."""
@@ -365,8 +375,8 @@ def _package(row: tuple[str, str, str, int, str, str, str, str, str, float, str]
     return PackageRow(*row[:8], imports, *row[9:])
 
 
-def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str]) -> InstanceRow:
-    component, package, running, bindings, consent, created_at, _, quarantine, env, args = row
+def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str, str]) -> InstanceRow:
+    component, package, running, bindings, consent, created_at, _, quarantine, env, args, crossing = row
     return InstanceRow(
         ComponentId.parse(component),
         package,
@@ -377,4 +387,5 @@ def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str]) ->
         quarantine,
         msgspec.json.decode(env, type=dict[str, str]),
         msgspec.json.decode(args, type=list[str]),
+        msgspec.json.decode(crossing, type=Crossing),
     )

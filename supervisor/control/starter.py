@@ -11,11 +11,15 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from sandbox.errors import AirssysError
-from sandbox.types import Outcome
+from sandbox.patch import names
+from sandbox.types import CallPath, ComponentId, FastExport, Outcome
+from sandbox.wire.compile_result import Crossing
 from sandbox.wire.supervisor_frames import Started, WorkerEnded
 from supervisor.control.audit_link import AuditLink
 from supervisor.control.compile import Compiler
@@ -44,6 +48,7 @@ class Starter:
     Args:
         start_timeout: seconds a worker has to become ready, at least; its own deadline may make it more.
         limit_maxima: the most a manifest may ask for, by key of its [limits].
+        path_for: which path the operator wants for a component.
     """
 
     def __init__(
@@ -58,11 +63,13 @@ class Starter:
         compiler: Compiler,
         start_timeout: float,
         limit_maxima: Mapping[str, int],
+        path_for: Callable[[ComponentId], CallPath],
     ) -> None:
         self._supervisor, self._router, self._audit = supervisor, router, audit
         self._registry, self._store, self._verifier, self._compiler = registry, store, verifier, compiler
         self._start_timeout = start_timeout
         self._limit_maxima = limit_maxima
+        self._path_for = path_for
         self.incarnations: dict[int, Instance] = {}
         """Whose worker an incarnation is, from before it is asked for until its end."""
 
@@ -87,8 +94,9 @@ class Starter:
         component = instance.component
         instance.spec.check_limits(self._limit_maxima)  # the operator may have lowered them since
         _, wasm = await self.verify(instance)
-        compiled = await self._compiler.get(wasm, instance.spec.name)
+        compiled = await self._compiler.get(wasm, instance.spec.name, self._path_for(component))
         try:
+            self._note_crossing(instance, compiled.info.crossing)
             live = Incarnation.new(self._registry.next_incarnation())
             await self.send_policy(instance)
             await self._router.route(instance.route())
@@ -104,14 +112,23 @@ class Starter:
             # A task of its own: if the caller is cancelled the supervisor still starts the worker, and whoever
             # stops the instance waits for this answer before asking for its end.
             live.asked_at = time.monotonic()
-            live.start = asyncio.create_task(self._start_worker(instance, live.number, os.dup(compiled.fd)))
+            # What the compiler says is a stranger's word: only names that mean something are handed on.
+            fast = [name for name in names.FAST_EXPORTS if name in compiled.info.crossing.exports]
+            live.start = asyncio.create_task(self._start_worker(instance, live.number, os.dup(compiled.fd), fast))
         finally:
             os.close(compiled.fd)
         return await self._until_ready(instance, live)
 
-    async def _start_worker(self, instance: Instance, incarnation: int, cwasm: int) -> Started:
+    def _note_crossing(self, instance: Instance, crossing: Crossing) -> None:
+        """Remember how values cross its boundary from this start on: the operator may have changed it since."""
+        if instance.row.crossing != crossing:
+            self._registry.set_crossing(instance.component, crossing)
+            instance.row = msgspec.structs.replace(instance.row, crossing=crossing)
+
+    async def _start_worker(self, instance: Instance, incarnation: int, cwasm: int, fast: list[FastExport]) -> Started:
+        limits = instance.spec.limits
         try:
-            return await self._supervisor.start_worker(instance.component, incarnation, instance.spec.limits, cwasm)
+            return await self._supervisor.start_worker(instance.component, incarnation, limits, cwasm, fast)
         finally:
             os.close(cwasm)
 

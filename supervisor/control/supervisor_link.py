@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from sandbox.errors import ProtocolViolation
-from sandbox.types import ComponentId, Limits, Outcome
+from sandbox.types import CallPath, ComponentId, FastExport, Limits, Outcome
 from sandbox.wire.supervisor_frames import (
     AuditChannel,
     Compile,
@@ -100,10 +100,16 @@ class SupervisorLink:
 
     # -- what control asks ------------------------------------------------------------------------------------
 
-    async def start_worker(self, component: ComponentId, incarnation: int, limits: Limits, cwasm: int) -> Started:
-        """Start a worker from the sealed memfd `cwasm` (not closed here). Raises SupervisorError."""
+    async def start_worker(
+        self, component: ComponentId, incarnation: int, limits: Limits, cwasm: int, fast: Sequence[FastExport] = ()
+    ) -> Started:
+        """Start a worker from the sealed memfd `cwasm` (not closed here). Raises SupervisorError.
+
+        Args:
+            fast: functions of the lifecycle that an adapter in the component stands for.
+        """
         n = self._next()
-        return await self._call(Started, n, StartWorker(n, component, incarnation, limits), (cwasm,))
+        return await self._call(Started, n, StartWorker(n, component, incarnation, limits, list(fast)), (cwasm,))
 
     async def kill_worker(self, incarnation: int, outcome: str) -> None:
         """SIGKILL the worker of this incarnation. Raises SupervisorError."""
@@ -111,10 +117,10 @@ class SupervisorLink:
         why: Literal["killed", "deadline"] = "deadline" if outcome == Outcome.DEADLINE else "killed"
         await self._call(Done, n, KillWorker(n, incarnation, why))
 
-    async def compile(self, wasm: int, result: int, memory: int, seconds: int) -> None:
+    async def compile(self, wasm: int, result: int, memory: int, seconds: int, path: CallPath) -> None:
         """Run a caged compiler on two memfds (not closed here). Raises SupervisorError."""
         n = self._next()
-        await self._call(Done, n, Compile(n, memory, seconds), (wasm, result))
+        await self._call(Done, n, Compile(n, memory, seconds, path), (wasm, result))
 
     async def set_policy(self, component: ComponentId, policy: bytes, mounts: Sequence[MountSpec]) -> str:
         """Give the bridge a policy; return the name of a lost wall or "". Raises SupervisorError."""

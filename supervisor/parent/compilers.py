@@ -96,7 +96,8 @@ class Compilers:
         try:
             groups = self.cgroups.prepare(f"c{number}", request.memory + OWN_MEMORY, shared=False)
             descriptors = [wasm, output, theirs.fileno()]
-            pid = self.services.compiler(number, descriptors, request.memory, request.seconds + OWN_SECONDS, groups)
+            seconds = request.seconds + OWN_SECONDS
+            pid = self.services.compiler(number, descriptors, request.memory, seconds, request.path, groups)
             pidfd = pidfd_of(pid)
         except FAILURES:
             ours.close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sandbox import walls
+from sandbox.types import CallPath
 from supervisor.config import HostConfig
 from supervisor.parent import confinement
 from supervisor.parent.identities import Identities
@@ -98,8 +99,10 @@ class Services:
         finally:
             os.close(blob)
 
-    def compiler(self, number: int, fds: list[int], memory: int, seconds: int, groups: list[int]) -> int:
+    def compiler(
+        self, number: int, fds: list[int], memory: int, seconds: int, path: CallPath, groups: list[int]
+    ) -> int:
         """A compiler for one component: its bytes, a place for the result, a channel; its control groups."""
         kind = Kind(self.identities.compiler(number), True, own_pids=True)
-        arguments = [str(memory), str(seconds), self.config.profile, self._lost]
+        arguments = [str(memory), str(seconds), self.config.profile, self._lost, path]
         return spawn("sandbox.compiler", arguments, fds, kind, self.layout.log_fd, self._privileged, groups)

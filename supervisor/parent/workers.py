@@ -217,7 +217,7 @@ class Workers:
 
     def _specify(self, worker: Worker) -> None:
         request = worker.request
-        spec = WorkerSpec(request.component, request.limits, os.fstat(worker.code).st_size)
+        spec = WorkerSpec(request.component, request.limits, os.fstat(worker.code).st_size, request.fast)
         (body,) = packet.split(bridge_ops.SPEC, msgspec.msgpack.encode(spec))
         # If it has ended already, it has said why, or hung up: `reported` is the next event.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

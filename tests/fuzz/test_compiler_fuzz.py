@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from sandbox import compiler, contract, values
 from sandbox.engine import make_engine
 from sandbox.kernel import process
+from sandbox.patch import names
+from sandbox.types import CallPath
 from sandbox.wire.compile_result import CompileResult, parse_header
 from supervisor.control.compile import COMPILER_CODES
 
@@ -38,10 +40,11 @@ def engine() -> wasmtime.Engine:
     """The compiler's engine, with everything loaded that its cage would hide."""
     values.install()
     contract.load()
+    names.functions()
     return make_engine()
 
 
-def compiled(engine: wasmtime.Engine, wasm: bytes) -> CompileResult | None:
+def compiled(engine: wasmtime.Engine, wasm: bytes, path: CallPath = "fast") -> CompileResult | None:
     """What the compiler leaves for these bytes; None when it died."""
     source, output = os.memfd_create("wasm"), os.memfd_create("compiled")
     os.write(source, wasm)
@@ -50,7 +53,7 @@ def compiled(engine: wasmtime.Engine, wasm: bytes) -> CompileResult | None:
         process.place_fds(source, output)
         resource.setrlimit(resource.RLIMIT_AS, (process.address_space() + (256 << 20),) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        return compiler._work(engine)
+        return compiler._work(engine, path)
 
     try:
         done = ends(child)

@@ -108,5 +108,5 @@ if __name__ == "__main__":
     leave_out(sys.argv[1])
     attack, victim = sys.argv[2], int(sys.argv[3])
     if attack:
-        compiler._work = lambda engine: 0 if ATTACKS[attack]() else 77
+        compiler._work = lambda engine, path: 0 if ATTACKS[attack]() else 77
     compiler.run(sys.argv[4:])

@@ -30,9 +30,11 @@ profile = "degraded"
 accept-lost = ["landlock", "mseal"]
 spawn = "exec"
 pool = 7
+path = "general"
 [[workers.override]]
 component = "acme/*"
 spawn = "zygote"
+path = "fast"
 [audit]
 sync = "always"
 rotate-size = "64MiB"
@@ -63,7 +65,8 @@ def test_every_key() -> None:
         accept_lost=("landlock", "mseal"),
         spawn="exec",
         pool=7,
-        overrides=(Override("acme/*", "zygote"),),
+        path="general",
+        overrides=(Override("acme/*", "zygote", "fast"),),
         audit_sync="always",
         audit_rotate_size=64 << 20,
         compile_memory=1 << 30,
@@ -106,18 +109,20 @@ def test_it_travels_as_messagepack() -> None:
         ('"exec"', '"fork"', "workers.spawn", 12),
         ("pool = 7", "pool = 65", "workers.pool", 13),
         ("pool = 7", "pool = -1", "workers.pool", 13),
-        ("acme/*", "acme", "workers.override[0].component", 15),
-        ('spawn = "zygote"', 'spawn = "clone"', "workers.override[0].spawn", 16),
-        ('spawn = "zygote"', "", "workers.override[0]", 14),
-        ('"always"', '"never"', "audit.sync", 18),
-        ('"always"', '"11s"', "audit.sync", 18),
-        ('"64MiB"', '"1KiB"', "audit.rotate-size", 19),
-        ('"1GiB"', '"1MiB"', "compile.memory", 21),
-        ('"1m"', '"1ms"', "compile.timeout", 22),
-        ('"2GiB"', '"2GB"', "storage.map-size", 24),
-        ('"review"', '"deny"', "policy.install", 26),
+        ('"general"', '"slow"', "workers.path", 14),
+        ("acme/*", "acme", "workers.override[0].component", 16),
+        ('spawn = "zygote"', 'spawn = "clone"', "workers.override[0].spawn", 17),
+        ('path = "fast"', "path = 1", "workers.override[0].path", 18),
+        ('spawn = "zygote"\npath = "fast"', "", "workers.override[0]", 15),
+        ('"always"', '"never"', "audit.sync", 20),
+        ('"always"', '"11s"', "audit.sync", 20),
+        ('"64MiB"', '"1KiB"', "audit.rotate-size", 21),
+        ('"1GiB"', '"1MiB"', "compile.memory", 23),
+        ('"1m"', '"1ms"', "compile.timeout", 24),
+        ('"2GiB"', '"2GB"', "storage.map-size", 26),
+        ('"review"', '"deny"', "policy.install", 28),
         ("admins", "admin", "host.admin", 2),
-        ("[policy]", "[polices]", "polices", 25),
+        ("[policy]", "[polices]", "polices", 27),
     ],
 )
 def test_each_fault_names_file_key_and_line(old: str, new: str, key: str, line: int) -> None:
@@ -243,3 +248,23 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for name in ("fifo", "."):
         with pytest.raises(ConfigError):
             load(str(tmp_path / name), {"AIRSSYS_ROOT": str(tmp_path)})
+
+
+def test_path_by_component() -> None:
+    """An override decides only about what it names; the first that names it and covers a component counts."""
+    config = parse_config(
+        """[workers]
+        path = "general"
+        spawn = "exec"
+        override = [
+          { component = "acme/reader", spawn = "zygote" },
+          { component = "acme/*", path = "fast" },
+          { component = "acme/reader", path = "general" },
+        ]
+        """,
+        PLACES,
+    )
+    assert "fast" == config.path_for(ComponentId("acme", "reader", "0"))
+    assert "zygote" == config.spawn_for(ComponentId("acme", "reader", "0"))
+    assert "exec" == config.spawn_for(ComponentId("acme", "writer", "0"))
+    assert "general" == config.path_for(ComponentId("other", "reader", "0"))

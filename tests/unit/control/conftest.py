@@ -110,7 +110,7 @@ class Playground:
                 audit=audit,
                 state_dir=str(self.state),
                 config=self.config,
-                fingerprint=lambda profile: fingerprint,
+                fingerprint=lambda profile, path: f"{fingerprint} {path}",
             )
         )
         self.client = httpx.AsyncClient(
