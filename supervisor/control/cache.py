@@ -46,15 +46,16 @@ class Cache:
     Args:
         root: the cache directory.
         key_path: 32 random bytes, mode 0400; made if it is not there.
-        fingerprint: what the engine is: version, native library, configuration, CPU.
+        fingerprint: what the engine is: version, native library, configuration, CPU; how components are patched.
+        shelf: what was checked and is kept; a cache for another fingerprint may use the same.
     """
 
-    def __init__(self, root: str, key_path: str, fingerprint: str) -> None:
+    def __init__(self, root: str, key_path: str, fingerprint: str, shelf: Shelf | None = None) -> None:
         self._root = root
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._key = _load_key(key_path)
         self._engine = hashlib.sha256(fingerprint.encode()).digest()
-        self.shelf = Shelf()
+        self.shelf = shelf or Shelf()
 
     def path(self, wasm_sha256: str) -> str:
         """Where the entry for these bytes is, if there is one."""
@@ -77,7 +78,7 @@ class Cache:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
-        os.close(self.shelf.put(wasm_sha256, mark, CompiledComponent(memfd.sealed("cwasm", cwasm), info)).fd)
+        os.close(self.shelf.put(path, mark, CompiledComponent(memfd.sealed("cwasm", cwasm), info)).fd)
 
     def get(self, wasm_sha256: str) -> CompiledComponent | None:
         """The compiled component, or None when there is no entry.
@@ -87,7 +88,7 @@ class Cache:
         """
         path = self.path(wasm_sha256)
         try:
-            kept = self.shelf.take(wasm_sha256, _mark(path))
+            kept = self.shelf.take(path, _mark(path))
             return kept or self._load(path, wasm_sha256)
         except FileNotFoundError:
             return None
@@ -109,7 +110,7 @@ class Cache:
                     compiled = CompiledComponent(memfd.sealed("cwasm", cwasm), info)
                 finally:
                     cwasm.release()
-            return self.shelf.put(wasm_sha256, mark, compiled)
+            return self.shelf.put(path, mark, compiled)
         finally:
             os.close(fd)
             os.close(copy)

@@ -137,7 +137,7 @@ class Compiler:
                 except OSError as error:
                     raise CompileError(f"the compiled component could not be cached: {error.strerror}") from error
         try:
-            compiled = self._cache.get(digest)
+            compiled = self._caches[path].get(digest)
         except CacheError as error:
             raise CompileError(f"the compiled component was changed in the cache: {error.message}") from error
         if compiled is None:

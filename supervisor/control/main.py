@@ -29,6 +29,7 @@ from supervisor.control.lifecycle import Lifecycle
 from supervisor.control.package_store import PackageStore
 from supervisor.control.registry import Registry
 from supervisor.control.router_link import RouterLink
+from supervisor.control.shelf import Shelf
 from supervisor.control.starter import Starter
 from supervisor.control.supervisor_link import SupervisorLink, Unasked
 from supervisor.control.verifier import Verifier
@@ -116,7 +117,8 @@ async def serve(
     trust = TrustStore(os.path.join(state_dir, "trust"))
     verifier = Verifier(trust)
     directory, key = os.path.join(state_dir, "cache"), os.path.join(state_dir, "cache.key")
-    caches = {path: Cache(directory, key, fingerprint(config.profile, path)) for path in PATHS}
+    shelf = Shelf()
+    caches = {path: Cache(directory, key, fingerprint(config.profile, path), shelf) for path in PATHS}
     compiler = Compiler(supervisor, auditor, caches, config.compile_memory, -(-config.compile_timeout_ms // 1000))
     starter = Starter(
         supervisor=supervisor,

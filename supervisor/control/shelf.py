@@ -54,7 +54,7 @@ class _Kept(NamedTuple):
 
 
 class Shelf:
-    """Keeps them by the digest of their .wasm. Any thread may use it.
+    """Keeps them by the path of the cache's file. Any thread may use it.
 
     Args:
         max_bytes: of all that is kept.
@@ -66,30 +66,30 @@ class Shelf:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, digest: str, mark: Mark | None) -> CompiledComponent | None:
+    def take(self, path: str, mark: Mark | None) -> CompiledComponent | None:
         """The component with a descriptor of the caller's own; None when it is not here, or its file is another now."""
         with self._lock:
-            kept = self._kept.get(digest)
+            kept = self._kept.get(path)
             if kept is None:
                 return None
             if kept.mark != mark:
-                self._drop(digest)
+                self._drop(path)
                 return None
-            self._kept.move_to_end(digest)
+            self._kept.move_to_end(path)
             return _copy(kept.compiled)
 
-    def put(self, digest: str, mark: Mark, compiled: CompiledComponent) -> CompiledComponent:
+    def put(self, path: str, mark: Mark, compiled: CompiledComponent) -> CompiledComponent:
         """Keep it; what the caller is to use: the same, or that of another thread which was faster."""
         size = os.fstat(compiled.fd).st_size
         with self._lock:
-            kept = self._kept.get(digest)
+            kept = self._kept.get(path)
             if kept is not None and kept.mark == mark:
                 os.close(compiled.fd)
                 return _copy(kept.compiled)
             if kept is not None:
-                self._drop(digest)
+                self._drop(path)
             if size <= self._max_bytes:
-                self._kept[digest] = _Kept(mark, _copy(compiled), size)
+                self._kept[path] = _Kept(mark, _copy(compiled), size)
             while len(self._kept) > self._max_kept or self.size() > self._max_bytes:
                 self._drop(next(iter(self._kept)))
         return compiled
@@ -101,11 +101,11 @@ class Shelf:
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
-            for digest in list(self._kept):
-                self._drop(digest)
+            for path in list(self._kept):
+                self._drop(path)
 
-    def _drop(self, digest: str) -> None:
-        os.close(self._kept.pop(digest).compiled.fd)
+    def _drop(self, path: str) -> None:
+        os.close(self._kept.pop(path).compiled.fd)
 
 
 def _copy(compiled: CompiledComponent) -> CompiledComponent:
