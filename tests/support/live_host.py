@@ -161,11 +161,15 @@ class Host:
 
 @contextlib.contextmanager
 def temporary_host(key: Path, configuration: str = "", within: Path | None = None) -> Iterator[Host]:
-    """A root of its own (in the directory `within`), removed with whatever runs on it at the end."""
+    """A root of its own (in the directory `within`), removed with whatever runs on it at the end.
+
+    `scripts/test --path PATH` has components take that path across the wasm boundary where nothing else is said.
+    """
     # Not below pytest's directories: they are closed to other uids, and a socket's path has 107 bytes.
     root = Path(tempfile.mkdtemp(prefix="as-", dir=within))
     root.chmod(0o755)
     host = Host(root, key)
+    configuration = _on_path(configuration, os.environ.get("AIRSSYS_TEST_PATH", ""))
     if configuration:
         (root / "etc").mkdir()
         (root / "etc" / "airssys.toml").write_text(configuration)
@@ -181,6 +185,15 @@ def temporary_host(key: Path, configuration: str = "", within: Path | None = Non
                     os.kill(number, signal.SIGKILL)
         shutil.rmtree(root, ignore_errors=True)
         shutil.rmtree(host.out, ignore_errors=True)
+
+
+def _on_path(configuration: str, path: str) -> str:
+    if not path:
+        return configuration
+    table, line = "[workers]\n", f'path = "{path}"\n'
+    if table in configuration:
+        return configuration.replace(table, table + line, 1)
+    return table + line + configuration
 
 
 def _is_host(pid: int) -> bool:

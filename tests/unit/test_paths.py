@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import kitchen
+import msgspec
 import paths
 import pytest
 from hypothesis import assume, given, settings
@@ -36,6 +37,8 @@ FIELDS = st.fixed_dictionaries(
         "content_type": st.none() | NAME,
     },
 )
+FUEL_TOLERANCE = 600
+"""Fuel by which the paths may differ for one message: the adapter's own instructions are returned by estimate."""
 LARGEST = 8 << 20
 """Bytes of the largest message and of the largest value there can be."""
 ERRORS = kitchen.types()["wasm-error"]
@@ -214,3 +217,34 @@ def test_many_keys_and_entries(guest: paths.Running) -> None:
     guest.peers.answer = (0, [(name, number % 3, number) for name, _, number in entries])
     kind = kitchen.functions()["filesystem.list"].result
     assert (kitchen.written(kind, kitchen.Ok(entries)), "") == guest.message(kitchen.call("filesystem.list", "/d"))
+
+
+# -- the same on both -----------------------------------------------------------------------------------------------
+
+
+def used(path: str, message: bytes, answer: Any = None, **fields: Any) -> int:
+    """Fuel of a message to the kitchen."""
+    with paths.running("kitchen", path) as guest:
+        guest.peers.answer = (0, answer)
+        guest.message(message, **fields)
+        return guest.guest.fuel_used()
+
+
+@pytest.mark.parametrize("size", [0, 100, 4096, 65_536, 1 << 20])
+@pytest.mark.parametrize("what", ["message", "get", "set"])
+def test_fuel_means_the_same(what: str, size: int) -> None:
+    """A message uses about as much of its budget on one path as on the other, however many bytes it carries."""
+    messages = {
+        "message": (bytes([kitchen.NONE]) + bytes(size), None),
+        "get": (kitchen.call("storage.get", "k"), bytes(size)),
+        "set": (kitchen.call("storage.set", "k", bytes(size)), None),
+    }
+    found = [used(path, *messages[what]) for path in paths.PATHS]
+    assert max(found) - min(found) <= FUEL_TOLERANCE, found
+
+
+def test_a_small_budget_carries_a_large_message() -> None:
+    """Bytes on their way to a guest are not paid for out of its fuel."""
+    for path in paths.PATHS:
+        with paths.running("echo", path, msgspec.structs.replace(paths.WIDE, fuel=5_000)) as echo:
+            assert (bytes(1 << 20), "") == echo.message(bytes(1 << 20))
