@@ -27,7 +27,7 @@ from typing import NoReturn, TypeVar
 import wasmtime
 from wasmtime import component as wasmtime_component
 
-from sandbox import contract, values, walls
+from sandbox import contract, walls
 from sandbox.engine import make_engine
 from sandbox.errors import AirssysError, SetupFailed
 from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
@@ -59,7 +59,6 @@ def main(memory: int, seconds: int, profile: str, lost: frozenset[str], path: Ca
     """
     process.die_with_parent()
     libc.keep_heap_in_brk()
-    values.install()
     contract.load()
     names.functions()
     engine = make_engine(profile)

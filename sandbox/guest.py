@@ -5,21 +5,22 @@ A trap or an exception while the guest runs ends the process; `classify` says wh
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import wasmtime
-from wasmtime import component as wasmtime_component
 
+from sandbox import marshal
+from sandbox.abi.types import Err
+from sandbox.bindings import airssys_core as wit
+from sandbox.calls import Calls, GeneralCalls
 from sandbox.host import wasi
 from sandbox.host.links import ChannelClosed, GuestStopped
 from sandbox.host.messaging import from_id
 from sandbox.memories import is_refusal, memories
 from sandbox.types import Limits, Outcome
-from sandbox.values import GuestRecord, Variant, set_type
 from sandbox.wire import router_frames as frames
 
-LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
-_EXPORTS = ("initialize", "handle-message", "handle-callback", "metadata", "health", "shutdown")
 MAX_ERROR = 16 * 1024
 """Characters of an error's text that are passed on."""
 _ENGINE_LIMITS = (
@@ -32,6 +33,7 @@ _ENGINE_LIMITS = (
 """What the engine's own limiter says, and the engine where the kernel gives it no more."""
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
+_T = TypeVar("_T")
 
 
 class GuestFailed(Exception):
@@ -68,39 +70,35 @@ def _cause_first(text: str) -> str:
     return f"{last[0].removeprefix('0: ')}\n{text}" if found and last else text
 
 
-def message_record(frame: frames.Deliver | frames.Callback, payload: bytes) -> GuestRecord:
+def component_message(frame: frames.Deliver | frames.Callback, payload: bytes) -> wit.ComponentMessage:
     """The record `component-message`."""
-    return GuestRecord(
-        sender=from_id(frame.sender),
-        payload=payload,
-        metadata=GuestRecord(
-            correlation_id=frame.correlation,
-            reply_to=None if frame.reply_to is None else from_id(frame.reply_to),
-            timestamp=GuestRecord(seconds=frame.seconds, nanoseconds=frame.nanoseconds),
-            content_type=frame.content_type,
+    return wit.ComponentMessage(
+        from_id(frame.sender),
+        payload,
+        wit.MessageMetadata(
+            frame.correlation,
+            None if frame.reply_to is None else from_id(frame.reply_to),
+            wit.Timestamp(frame.seconds, frame.nanoseconds),
+            frame.content_type,
         ),
     )
 
 
-def error_text(error: Any) -> str:
-    """`case: text` of an error variant a guest returned, at most `MAX_ERROR` characters."""
-    if isinstance(error, Variant):
-        return error.tag if error.payload is None else f"{error.tag}: {error.payload}"[:MAX_ERROR]
-    return str(error)[:MAX_ERROR]
+_CASES = {
+    cls: name
+    for kind in ("wasm-error", "component-error")
+    for name, cls in cast("dict[str, type]", wit.CLASSES[f"airssys:core/errors@1.0.0#{kind}"]).items()
+}
+"""The WIT name of each case of the two errors that a component returns."""
 
 
-_types: dict[str, Any] = {}
-"""Types of the six calls, walked once (`remember_types`)."""
-
-
-def remember_types(guest: Guest) -> None:
-    """Take the types of this guest's calls, as they are walked by now, for those of every guest to come.
-
-    They are the same for all: the compiler lets no component pass whose lifecycle differs from the WIT package
-    (`sandbox.contract`), and the engine checks every value once more. A worker saves the walk, and the memory of it.
-    """
-    for name, function in guest._functions.items():
-        _types[name] = function.type(guest._store)
+def error_text(answer: object) -> str:
+    """`case: text` of an error that a guest returned, at most `MAX_ERROR` characters; "" of anything else."""
+    if not isinstance(answer, Err):
+        return ""
+    case = _CASES[type(answer.value)]
+    text = getattr(answer.value, "value", None)
+    return case if text is None else f"{case}: {text}"[:MAX_ERROR]
 
 
 class Guest:
@@ -110,13 +108,7 @@ class Guest:
         self._limits = limits
         try:
             self._instantiate(engine, linker, component)
-            lifecycle = self._instance.get_export_index(self._store, LIFECYCLE)
-            self._functions: dict[str, Any] = {}
-            for name in _EXPORTS:
-                index = self._instance.get_export_index(self._store, name, lifecycle)
-                self._functions[name] = self._instance.get_func(self._store, index or name)
-                if name in _types:
-                    set_type(self._functions[name], _types[name])
+            self._calls: Calls = GeneralCalls(self._store, self._instance)
         except (wasmtime.WasmtimeError, GuestStopped, MemoryError) as error:
             raise self._told(classify(error)) from error
         finally:
@@ -138,12 +130,12 @@ class Guest:
             memories=limits.memories,
         )
         self._store.set_fuel(limits.fuel)
-        self._instance: wasmtime_component.Instance = linker.instantiate(self._store, component)
+        self._instance = marshal.instantiate(linker, self._store, component)
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         try:
             self._store.set_fuel(self._limits.fuel)
-            return self._functions[name](self._store, *arguments)
+            return function(*arguments)
         except ChannelClosed:
             raise
         except Exception as error:
@@ -171,50 +163,36 @@ class Guest:
     def initialize(self, frame: frames.Initialize, config: bytes | None) -> str:
         """Call `initialize`; "" or the component-error it returned."""
         limits = frame.limits
-        answer = self._call(
-            "initialize",
-            GuestRecord(
-                env_vars=[(key, value) for key, value in frame.env],
-                config_data=config,
-                resource_limits=GuestRecord(
-                    max_memory_bytes=limits.memory,
-                    max_execution_time_ms=limits.deadline_ms,
-                    max_fuel=limits.fuel,
-                ),
-            ),
-        )
-        return "" if answer is None else error_text(answer)
+        allowed = wit.ResourceLimits(limits.memory, limits.deadline_ms, limits.fuel)
+        told = wit.ComponentConfig([(key, value) for key, value in frame.env], config, allowed)
+        return error_text(self._call(self._calls.initialize, told))
 
     def metadata(self) -> frames.Metadata:
         """Call `metadata`; texts are cut to 1 KiB and the list to 64 entries."""
-        record = self._call("metadata")
+        record = self._call(self._calls.metadata)
         return frames.Metadata(
             name=record.name[:1024],
             version=record.version[:1024],
             description=record.description[:1024],
             author=record.author[:1024],
             license=record.license[:1024],
-            operations=[text[:256] for text in getattr(record, "supported-operations")[:64]],
-            stateful=bool(record.stateful),
+            operations=[text[:256] for text in record.supported_operations[:64]],
+            stateful=record.stateful,
         )
 
     def health(self) -> str:
         """Call `health`: healthy, degraded, unhealthy or unknown."""
-        return str(self._call("health"))
+        return str(self._call(self._calls.health).value)
 
     def handle_message(self, frame: frames.Deliver, payload: bytes) -> tuple[bytes | None, str]:
         """Call `handle-message`: `(reply, "")` or `(None, error)`."""
-        answer = self._call("handle-message", message_record(frame, payload))
-        if isinstance(answer, Variant):
-            return None, error_text(answer)
-        return answer, ""
+        answer = self._call(self._calls.handle_message, component_message(frame, payload))
+        return (None, error_text(answer)) if isinstance(answer, Err) else (answer, "")
 
     def handle_callback(self, frame: frames.Callback, payload: bytes) -> str:
         """Call `handle-callback`: "" or the error it returned."""
-        answer = self._call("handle-callback", message_record(frame, payload))
-        return "" if answer is None else error_text(answer)
+        return error_text(self._call(self._calls.handle_callback, component_message(frame, payload)))
 
     def shutdown(self) -> str:
         """Call `shutdown`: "" or the component-error it returned."""
-        answer = self._call("shutdown")
-        return "" if answer is None else error_text(answer)
+        return error_text(self._call(self._calls.shutdown))

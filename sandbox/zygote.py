@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 from wasmtime import component as wasmtime_component
 
-from sandbox import cage, host, values, walls, worker
+from sandbox import cage, host, walls, worker
 from sandbox.engine import make_engine, reservation
 from sandbox.errors import ProtocolViolation
 from sandbox.kernel import caps, heap, landlock, libc, mounts, process, seccomp
@@ -48,7 +48,6 @@ def main(profile: str = "paranoid", lost: frozenset[str] = frozenset(), private:
     process.reset_signals()
     supervisor = socket.socket(fileno=3)
     libc.keep_heap_in_brk()
-    values.install()
     worker.preload()
     engine = make_engine(profile, counted=True)
     linker = wasmtime_component.Linker(engine)

@@ -1,7 +1,9 @@
 """The host functions a guest imports, one module per WIT interface, and a package for WASI.
 
-They run inside the worker, behind every wall, and hold no power: each is a thin call on one of the two channels.
-`define` puts them into a linker; the zygote does that once, before any fork.
+They run inside the worker, behind every wall, and hold no power: each is a thin call on one of the two channels. They
+are plain functions of typed values (`sandbox.bindings`), which both ways across the boundary call alike: an error is
+`Err(value)`, a resource its representation. `define` puts them into a linker, and makes the plans of marshalling; the
+zygote does that once, before any fork.
 """
 
 from __future__ import annotations
@@ -9,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from wasmtime.component import ResourceType
-
+from sandbox import marshal
+from sandbox.bindings import FUNCTIONS
 from sandbox.host import filesystem, messaging, services, storage, wasi
-from sandbox.host.wasi.handles import handles
+from sandbox.host.wasi.handles import Unreachable, handles
 
 INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
     "airssys:core/types@1.0.0": {},
@@ -28,11 +30,28 @@ INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def define(linker: Any) -> None:
-    """Add every interface to a component linker."""
+    """Add every interface to a component linker.
+
+    Raises:
+        EngineMismatch: the engine is not what marshalling was written for.
+    """
+    marshal.check_engine()
+    for interface, kinds in wasi.RESOURCES.items():
+        for resource, kind in kinds.items():
+            marshal.name_resource(_resource_name(interface, resource), kind)
     with linker.root() as root:
-        for name, functions in INTERFACES.items():
-            with root.add_instance(name) as instance:
-                for resource, kind in wasi.RESOURCES.get(name, {}).items():
-                    instance.add_resource(resource, ResourceType.host(kind), handles.destructor(kind))
+        for interface, functions in INTERFACES.items():
+            with root.add_instance(interface) as instance:
+                for resource, kind in wasi.RESOURCES.get(interface, {}).items():
+                    name = _resource_name(interface, resource)
+                    marshal.define_resource(instance, resource, name, kind, handles.destructor(kind))
                 for function, implementation in functions.items():
-                    instance.add_func(function, implementation)
+                    if isinstance(implementation, Unreachable):
+                        marshal.define_trap(instance, function, implementation)
+                    else:
+                        marshal.define(instance, function, FUNCTIONS[interface][function], implementation)
+
+
+def _resource_name(interface: str, resource: str) -> str:
+    """As `HandleType.resource` has it: without a version."""
+    return f"{interface.partition('@')[0]}.{resource}"

@@ -5,60 +5,85 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sandbox.abi.types import Err
+from sandbox.bindings import airssys_osl as wit
 from sandbox.host.links import links
-from sandbox.values import GuestRecord, Variant
 from sandbox.wire.bridge_ops import FsError, NodeKind, Op
 
-_ERRORS = {case.value: case.name.lower().replace("_", "-") for case in FsError}
-_KINDS = {kind.value: kind.name.lower() for kind in NodeKind}
+_ERRORS: dict[int, Callable[[str], wit.FilesystemError]] = {
+    FsError.DENIED: wit.FilesystemErrorDenied,
+    FsError.NOT_FOUND: wit.FilesystemErrorNotFound,
+    FsError.ALREADY_EXISTS: wit.FilesystemErrorAlreadyExists,
+    FsError.NOT_A_DIRECTORY: wit.FilesystemErrorNotADirectory,
+    FsError.IS_A_DIRECTORY: wit.FilesystemErrorIsADirectory,
+    FsError.NOT_EMPTY: wit.FilesystemErrorNotEmpty,
+    FsError.READ_ONLY: wit.FilesystemErrorReadOnly,
+    FsError.INVALID_PATH: wit.FilesystemErrorInvalidPath,
+    FsError.TOO_LARGE: wit.FilesystemErrorTooLarge,
+    FsError.NO_SPACE: wit.FilesystemErrorNoSpace,
+    FsError.IO_ERROR: wit.FilesystemErrorIoError,
+}
+_KINDS = {
+    NodeKind.FILE.value: wit.NodeKind.FILE,
+    NodeKind.DIRECTORY.value: wit.NodeKind.DIRECTORY,
+    NodeKind.OTHER.value: wit.NodeKind.OTHER,
+}
 
 
 def _ask(op: Op, *arguments: Any) -> Any:
+    """The bridge's answer, or the error that it stands for."""
     case, value = links.bridge.ask(op, *arguments)
-    return Variant(_ERRORS[case], value) if case else value
+    return Err(_ERRORS[case](value)) if case else value
 
 
-def _read(_store: Any, path: str) -> Any:
-    return _ask(Op.FS_READ, path)
+def _read(path: str) -> bytes | Err:
+    found: bytes | Err = _ask(Op.FS_READ, path)
+    return found
 
 
-def _read_range(_store: Any, path: str, offset: int, length: int) -> Any:
-    return _ask(Op.FS_READ_RANGE, path, offset, length)
+def _read_range(path: str, offset: int, length: int) -> bytes | Err:
+    found: bytes | Err = _ask(Op.FS_READ_RANGE, path, offset, length)
+    return found
 
 
-def _write(_store: Any, path: str, data: bytes) -> Any:
-    return _ask(Op.FS_WRITE, path, data)
+def _write(path: str, data: bytes) -> Err | None:
+    failed: Err | None = _ask(Op.FS_WRITE, path, data)
+    return failed
 
 
-def _append(_store: Any, path: str, data: bytes) -> Any:
-    return _ask(Op.FS_APPEND, path, data)
+def _append(path: str, data: bytes) -> Err | None:
+    failed: Err | None = _ask(Op.FS_APPEND, path, data)
+    return failed
 
 
-def _delete(_store: Any, path: str) -> Any:
-    return _ask(Op.FS_DELETE, path)
+def _delete(path: str) -> Err | None:
+    failed: Err | None = _ask(Op.FS_DELETE, path)
+    return failed
 
 
-def _make_directory(_store: Any, path: str) -> Any:
-    return _ask(Op.FS_MAKE_DIRECTORY, path)
+def _make_directory(path: str) -> Err | None:
+    failed: Err | None = _ask(Op.FS_MAKE_DIRECTORY, path)
+    return failed
 
 
-def _list(_store: Any, path: str) -> Any:
+def _list(path: str) -> list[wit.DirEntry] | Err:
     answer = _ask(Op.FS_LIST, path)
-    if isinstance(answer, Variant):
+    if isinstance(answer, Err):
         return answer
-    return [GuestRecord(name=name, kind=_KINDS[kind], size=size) for name, kind, size in answer]
+    return [wit.DirEntry(name, _KINDS[kind], size) for name, kind, size in answer]
 
 
-def _stat(_store: Any, path: str) -> Any:
+def _stat(path: str) -> wit.NodeStat | Err:
     answer = _ask(Op.FS_STAT, path)
-    if isinstance(answer, Variant):
+    if isinstance(answer, Err):
         return answer
     kind, size, seconds, nanoseconds = answer
-    return GuestRecord(kind=_KINDS[kind], size=size, modified_seconds=seconds, modified_nanoseconds=nanoseconds)
+    return wit.NodeStat(_KINDS[kind], size, seconds, nanoseconds)
 
 
-def _rename(_store: Any, old_path: str, new_path: str) -> Any:
-    return _ask(Op.FS_RENAME, old_path, new_path)
+def _rename(old_path: str, new_path: str) -> Err | None:
+    failed: Err | None = _ask(Op.FS_RENAME, old_path, new_path)
+    return failed
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -9,57 +9,56 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sandbox.abi.types import Err
+from sandbox.bindings import airssys_core as wit
 from sandbox.host.links import links, sleep_until
 from sandbox.host.messaging import from_id, to_id
-from sandbox.values import GuestRecord, Variant
 from sandbox.wire import router_frames as frames
 from sandbox.wire.bridge_ops import Op
 
-_LEVELS = {"trace": 0, "debug": 1, "info": 2, "warn": 3, "error": 4}
-_COMPONENT_ERRORS = {
-    1: "initialization-failed",
-    2: "already-initialized",
-    3: "not-initialized",
-    4: "shutdown-failed",
-    5: "invalid-state",
+_LEVELS = {level: number for number, level in enumerate(wit.LogLevel)}
+_ERRORS: dict[int, Callable[[str], wit.ComponentError]] = {
+    1: wit.ComponentErrorInitializationFailed,
+    2: lambda _text: wit.ComponentErrorAlreadyInitialized(),
+    3: lambda _text: wit.ComponentErrorNotInitialized(),
+    4: wit.ComponentErrorShutdownFailed,
+    5: wit.ComponentErrorInvalidState,
 }
 _TEXT_MAX = 16 * 1024
 
 
-def _log(_store: Any, level: str, message: str, context: list[tuple[str, str]] | None) -> None:
+def _log(level: wit.LogLevel, message: str, context: list[tuple[str, str]] | None) -> None:
     pairs = None if context is None else [(key[:256], value[:1024]) for key, value in context[:32]]
     links.bridge.ask(Op.LOG, _LEVELS[level], message[:_TEXT_MAX], pairs)
 
 
-def _current_time(_store: Any) -> Any:
-    now = time.time_ns()
-    return GuestRecord(seconds=now // 1_000_000_000, nanoseconds=now % 1_000_000_000)
+def _current_time() -> wit.Timestamp:
+    return wit.Timestamp(*divmod(time.time_ns(), 1_000_000_000))
 
 
-def _current_time_millis(_store: Any) -> int:
+def _current_time_millis() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _sleep_millis(_store: Any, duration_ms: int) -> None:
+def _sleep_millis(duration_ms: int) -> None:
     sleep_until(time.monotonic_ns() + duration_ms * 1_000_000)
 
 
-def _list_components(_store: Any) -> Any:
+def _list_components() -> list[wit.ComponentId]:
     ask = links.router.next_ask()
     links.router.send(frames.ListComponents(ask))
     return [from_id(component) for component in links.router.acknowledged(ask).components]
 
 
-def _get_component_metadata(_store: Any, component: Any) -> Any:
+def _get_component_metadata(component: wit.ComponentId) -> wit.ComponentInfo | Err:
     ask = links.router.next_ask()
     wanted = to_id(component)
     links.router.send(frames.GetMetadata(ask, wanted))
     ack = links.router.acknowledged(ask)
     if ack.case or ack.info is None:
-        case = _COMPONENT_ERRORS.get(ack.case, "invalid-state")
-        return Variant(case, None if case in ("already-initialized", "not-initialized") else ack.text)
+        return Err(_ERRORS.get(ack.case, wit.ComponentErrorInvalidState)(ack.text))
     name, version, health = ack.info
-    return GuestRecord(id=from_id(wanted), name=name, version=version, health=health)
+    return wit.ComponentInfo(from_id(wanted), name, version, health)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from wasmtime import component as wasmtime_component
 
-from sandbox.guest import Guest, GuestFailed, remember_types
+from sandbox.guest import Guest, GuestFailed
 from sandbox.host.links import Bridge, Router, links
 from sandbox.types import ComponentId, Limits
 from sandbox.wire import packet, zmtp
@@ -79,7 +79,6 @@ def _live(engine: Any, linker: Any, component: Any, bridge: socket.socket, route
         _drain(bridge, router)
     guest.handle_callback(frames.Callback(1, _ME, 1, 2), b"")
     guest.shutdown()
-    remember_types(guest)
 
 
 def _lay_out(bridge: socket.socket, router: socket.socket, frame: frames.Deliver) -> None:

@@ -16,7 +16,7 @@ from forked import ends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import compiler, contract, values
+from sandbox import compiler, contract
 from sandbox.engine import make_engine
 from sandbox.kernel import process
 from sandbox.patch import names
@@ -38,7 +38,6 @@ SEEDS = [(GUESTS / name / "component.wasm").read_bytes() for name in ("probe", "
 @pytest.fixture(scope="module")
 def engine() -> wasmtime.Engine:
     """The compiler's engine, with everything loaded that its cage would hide."""
-    values.install()
     contract.load()
     names.functions()
     return make_engine()

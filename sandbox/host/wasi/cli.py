@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sandbox.abi.types import Err, Ok
 from sandbox.host.links import GuestStopped
-from sandbox.host.wasi.handles import Kind, handles, plain
+from sandbox.host.wasi.handles import Kind, handles
 from sandbox.host.wasi.io import STDERR, STDIN, STDOUT
 from sandbox.types import Outcome
-from sandbox.values import Variant
 
 _environment: list[tuple[str, str]] = []
 _arguments: list[str] = []
@@ -21,10 +21,30 @@ def begin(environment: list[tuple[str, str]], arguments: list[str]) -> None:
     _arguments[:] = arguments
 
 
-def _exit(status: Variant) -> None:
-    if status.tag == "ok":
+def _get_environment() -> list[tuple[str, str]]:
+    return _environment
+
+
+def _get_arguments() -> list[str]:
+    return _arguments
+
+
+def _exit(status: Ok | Err) -> None:
+    if isinstance(status, Ok):
         raise GuestStopped(Outcome.EXITED, "exit status 0")
     raise GuestStopped(Outcome.TRAP, "exit status 1")
+
+
+def _get_stdin() -> int:
+    return handles.give(Kind.INPUT_STREAM, STDIN)
+
+
+def _get_stdout() -> int:
+    return handles.give(Kind.OUTPUT_STREAM, STDOUT)
+
+
+def _get_stderr() -> int:
+    return handles.give(Kind.OUTPUT_STREAM, STDERR)
 
 
 def _none() -> None:
@@ -33,19 +53,19 @@ def _none() -> None:
 
 INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
     "cli/environment": {
-        "get-environment": plain(lambda: _environment),
-        "get-arguments": plain(lambda: _arguments),
-        "initial-cwd": plain(_none),
+        "get-environment": _get_environment,
+        "get-arguments": _get_arguments,
+        "initial-cwd": _none,
     },
-    "cli/exit": {"exit": plain(_exit)},
-    "cli/stdin": {"get-stdin": plain(lambda: handles.give(Kind.INPUT_STREAM, STDIN))},
-    "cli/stdout": {"get-stdout": plain(lambda: handles.give(Kind.OUTPUT_STREAM, STDOUT))},
-    "cli/stderr": {"get-stderr": plain(lambda: handles.give(Kind.OUTPUT_STREAM, STDERR))},
+    "cli/exit": {"exit": _exit},
+    "cli/stdin": {"get-stdin": _get_stdin},
+    "cli/stdout": {"get-stdout": _get_stdout},
+    "cli/stderr": {"get-stderr": _get_stderr},
     "cli/terminal-input": {},
     "cli/terminal-output": {},
-    "cli/terminal-stdin": {"get-terminal-stdin": plain(_none)},
-    "cli/terminal-stdout": {"get-terminal-stdout": plain(_none)},
-    "cli/terminal-stderr": {"get-terminal-stderr": plain(_none)},
+    "cli/terminal-stdin": {"get-terminal-stdin": _none},
+    "cli/terminal-stdout": {"get-terminal-stdout": _none},
+    "cli/terminal-stderr": {"get-terminal-stderr": _none},
 }
 RESOURCES = {
     "cli/terminal-input": {"terminal-input": Kind.TERMINAL_INPUT},

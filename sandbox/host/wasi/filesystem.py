@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.host.wasi.handles import Kind, on_handles, plain, unreachable
+from sandbox.host.wasi.handles import Kind, unreachable
+
+
+def _filesystem_error_code(_error: int) -> None:
+    return None
+
+
+def _get_directories() -> list[tuple[int, str]]:
+    return []
+
 
 INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
     "filesystem/types": {
-        "filesystem-error-code": on_handles(lambda _error: None),
+        "filesystem-error-code": _filesystem_error_code,
         **unreachable(
             "descriptor",
             *("read-via-stream", "write-via-stream", "append-via-stream", "advise", "sync-data", "get-flags"),
@@ -19,7 +28,7 @@ INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
         ),
         **unreachable("directory-entry-stream", "read-directory-entry"),
     },
-    "filesystem/preopens": {"get-directories": plain(lambda: [])},
+    "filesystem/preopens": {"get-directories": _get_directories},
 }
 RESOURCES = {
     "filesystem/types": {

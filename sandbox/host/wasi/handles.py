@@ -1,17 +1,16 @@
 """What a guest holds: handles of WASI resources, counted, and the things of ours behind them.
 
 The engine keeps the guest's own table of handles and never mixes up resource types; what it hands over and asks for is
-a number, the representation. Here a representation is the key of one thing, and is used again once the guest has
-dropped it. The engine puts no bound on how many handles a guest makes; these are ours.
+a number, the representation, and that is what host functions take and give. Here a representation is the key of one
+thing, and is used again once the guest has dropped it. The engine puts no bound on how many handles a guest makes;
+these are ours.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Any
-
-from wasmtime.component import ResourceAny, ResourceHost
+from typing import Any, NoReturn
 
 from sandbox.host.links import GuestStopped
 from sandbox.types import Outcome
@@ -61,8 +60,8 @@ class Handles:
         """Forget everything: another instance begins."""
         self.__init__()  # type: ignore[misc]
 
-    def give(self, kind: Kind, thing: Any) -> ResourceHost:
-        """A new handle of `thing`, for the guest to own.
+    def give(self, kind: Kind, thing: Any) -> int:
+        """The representation of a new handle of `thing`, for the guest to own.
 
         Raises:
             GuestStopped: it holds as many as it may.
@@ -75,17 +74,16 @@ class Handles:
             self._pollables += 1
         representation = self._free.pop() if self._free else len(self._things) + 1
         self._things[representation] = thing
-        return ResourceHost.own(representation, kind)
+        return representation
 
-    def thing(self, store: Any, handle: ResourceAny) -> Any:
+    def thing(self, representation: int) -> Any:
         """The thing behind a handle that the guest lends or gives."""
-        # A borrow must be taken from the engine before the call returns, or the guest traps.
-        return self._things[handle.to_host(store).rep]
+        return self._things[representation]
 
-    def destructor(self, kind: Kind) -> Callable[[Any, int], None]:
+    def destructor(self, kind: Kind) -> Callable[[int], None]:
         """What the engine calls when the guest drops a handle of this kind."""
 
-        def drop(_store: Any, representation: int) -> None:
+        def drop(representation: int) -> None:
             del self._things[representation]
             self._free.append(representation)
             if kind is Kind.POLLABLE:
@@ -98,36 +96,17 @@ handles = Handles()
 """The one guest's; a worker is one process with one guest."""
 
 
-def on_handles(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """A host function whose arguments are handles, lists of handles, or plain values, as the engine calls it."""
+class Unreachable:
+    """A method of a resource that this host never gives anybody: the engine lets no guest call it."""
 
-    def call(store: Any, *arguments: Any) -> Any:
-        return implementation(*[_taken(store, each) for each in arguments])
+    def __init__(self, resource: str) -> None:
+        self._resource = resource
 
-    return call
-
-
-def plain(implementation: Callable[..., Any]) -> Callable[..., Any]:
-    """A host function without handles among its arguments."""
-
-    def call(_store: Any, *arguments: Any) -> Any:
-        return implementation(*arguments)
-
-    return call
+    def __call__(self) -> NoReturn:
+        """Raises: GuestStopped."""
+        raise trap(f"there is no {self._resource}")
 
 
 def unreachable(resource: str, *methods: str) -> dict[str, Callable[..., Any]]:
-    """Methods of a resource that this host never gives anybody: the engine lets no guest call them."""
-
-    def call(_store: Any, *_arguments: Any) -> Any:
-        raise trap(f"there is no {resource}")
-
-    return {f"[method]{resource}.{method}": call for method in methods}
-
-
-def _taken(store: Any, value: Any) -> Any:
-    if isinstance(value, ResourceAny):
-        return handles.thing(store, value)
-    if isinstance(value, list):
-        return [_taken(store, each) for each in value]
-    return value
+    """These methods of a resource, all `Unreachable`."""
+    return {f"[method]{resource}.{method}": Unreachable(resource) for method in methods}

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from sandbox.abi.types import Err
+from sandbox.bindings import wasi_io as wit
 from sandbox.host.links import links, sleep_until
-from sandbox.host.wasi.handles import Kind, handles, on_handles, trap
-from sandbox.values import Variant
+from sandbox.host.wasi.handles import Kind, handles, trap
 from sandbox.wire.bridge_ops import Op
 
 MAX_WRITE = 4096
@@ -25,10 +26,8 @@ CALL_LINES = 1000
 """Lines likewise."""
 MAX_POLLED = 1024
 """Pollables in one list, the same one counted each time."""
-OK = Variant("ok")
-"""Success where wasmtime-py wants the case named, because success and `closed` are both without payload."""
-CLOSED = None
-"""The `stream-error` of what is at its end, where it wants the payload alone, because success has one."""
+CLOSED = Err(wit.StreamErrorClosed())
+"""What is at its end."""
 _INFO, _WARN = 2, 3
 
 
@@ -45,21 +44,32 @@ class Pollable:
         return self.when == 0 or self.when <= time.monotonic_ns()
 
 
-def new_pollable(when: int = 0) -> Any:
+def new_pollable(when: int = 0) -> int:
     """A handle of a `Pollable`, for the guest."""
     return handles.give(Kind.POLLABLE, Pollable(when))
 
 
-def _block(pollable: Pollable) -> None:
+def _pollable(handle: int) -> Pollable:
+    found: Pollable = handles.thing(handle)
+    return found
+
+
+def _ready(this: int) -> bool:
+    return _pollable(this).ready()
+
+
+def _block(this: int) -> None:
+    pollable = _pollable(this)
     if not pollable.ready():
         sleep_until(pollable.when)
 
 
-def _poll(pollables: list[Pollable]) -> list[int]:
-    if not pollables:
+def _poll(these: list[int]) -> list[int]:
+    if not these:
         raise trap("poll of an empty list")
-    if len(pollables) > MAX_POLLED:
+    if len(these) > MAX_POLLED:
         raise trap(f"poll of more than {MAX_POLLED} pollables")
+    pollables = [_pollable(each) for each in these]
     if not any(pollable.ready() for pollable in pollables):
         sleep_until(min(pollable.when for pollable in pollables))
     return [number for number, pollable in enumerate(pollables) if pollable.ready()]
@@ -119,32 +129,49 @@ STDOUT = LogStream("stdout", _INFO)
 STDERR = LogStream("stderr", _WARN)
 
 
-def _write(stream: LogStream, contents: bytes) -> Variant:
+def _log_stream(handle: int) -> LogStream:
+    found: LogStream = handles.thing(handle)
+    return found
+
+
+def _check_write(_this: int) -> int:
+    return MAX_WRITE
+
+
+def _write(this: int, contents: bytes) -> None:
     if len(contents) > MAX_WRITE:
         raise trap(f"write of {len(contents)} bytes where check-write allows {MAX_WRITE}")
-    stream.write(contents)
-    return OK
+    _log_stream(this).write(contents)
 
 
-def _write_zeroes(stream: LogStream, length: int) -> Variant:
+def _write_zeroes(this: int, length: int) -> None:
     if length > MAX_WRITE:
         raise trap(f"write of {length} zeroes where check-write allows {MAX_WRITE}")
-    return _write(stream, bytes(length))
+    _write(this, bytes(length))
 
 
-def _always(answer: Any) -> Callable[..., Any]:
-    return on_handles(lambda *_: answer)
+def _flush(_this: int) -> None:
+    return None
 
 
-_ended = _always(CLOSED)
-_subscribe = on_handles(lambda _stream: new_pollable())
+def _ended(*_: int) -> Err:
+    return CLOSED
+
+
+def _subscribe(_this: int) -> int:
+    return new_pollable()
+
+
+def _to_debug_string(_this: int) -> str:
+    return ""
+
 
 INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
-    "io/error": {"[method]error.to-debug-string": _always("")},
+    "io/error": {"[method]error.to-debug-string": _to_debug_string},
     "io/poll": {
-        "[method]pollable.ready": on_handles(Pollable.ready),
-        "[method]pollable.block": on_handles(_block),
-        "poll": on_handles(_poll),
+        "[method]pollable.ready": _ready,
+        "[method]pollable.block": _block,
+        "poll": _poll,
     },
     "io/streams": {
         "[method]input-stream.read": _ended,
@@ -152,14 +179,14 @@ INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
         "[method]input-stream.skip": _ended,
         "[method]input-stream.blocking-skip": _ended,
         "[method]input-stream.subscribe": _subscribe,
-        "[method]output-stream.check-write": _always(MAX_WRITE),
-        "[method]output-stream.write": on_handles(_write),
-        "[method]output-stream.blocking-write-and-flush": on_handles(_write),
-        "[method]output-stream.flush": _always(OK),
-        "[method]output-stream.blocking-flush": _always(OK),
+        "[method]output-stream.check-write": _check_write,
+        "[method]output-stream.write": _write,
+        "[method]output-stream.blocking-write-and-flush": _write,
+        "[method]output-stream.flush": _flush,
+        "[method]output-stream.blocking-flush": _flush,
         "[method]output-stream.subscribe": _subscribe,
-        "[method]output-stream.write-zeroes": on_handles(_write_zeroes),
-        "[method]output-stream.blocking-write-zeroes-and-flush": on_handles(_write_zeroes),
+        "[method]output-stream.write-zeroes": _write_zeroes,
+        "[method]output-stream.blocking-write-zeroes-and-flush": _write_zeroes,
         "[method]output-stream.splice": _ended,
         "[method]output-stream.blocking-splice": _ended,
     },

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.host.wasi.handles import Kind, handles, on_handles, plain, unreachable
+from sandbox.abi.types import Err
+from sandbox.bindings import wasi_sockets as wit
+from sandbox.host.wasi.handles import Kind, handles, unreachable
 
-REFUSED = "access-denied"
-"""The `error-code` for what this host does not let a guest do."""
+REFUSED = Err(wit.ErrorCode.ACCESS_DENIED)
+"""What this host does not let a guest do."""
 
 
 class Network:
@@ -21,15 +23,28 @@ _OPTIONS = (
     *("start-bind", "finish-bind", "local-address", "remote-address", "address-family", "subscribe"),
 )
 
+
+def _instance_network() -> int:
+    return handles.give(Kind.NETWORK, _NETWORK)
+
+
+def _resolve_addresses(_network: int, _name: str) -> Err:
+    return REFUSED
+
+
+def _create_socket(_family: wit.IpAddressFamily) -> Err:
+    return REFUSED
+
+
 INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
     "sockets/network": {},
-    "sockets/instance-network": {"instance-network": plain(lambda: handles.give(Kind.NETWORK, _NETWORK))},
+    "sockets/instance-network": {"instance-network": _instance_network},
     "sockets/ip-name-lookup": {
-        "resolve-addresses": on_handles(lambda _network, _name: REFUSED),
+        "resolve-addresses": _resolve_addresses,
         **unreachable("resolve-address-stream", "resolve-next-address", "subscribe"),
     },
-    "sockets/tcp-create-socket": {"create-tcp-socket": plain(lambda _family: REFUSED)},
-    "sockets/udp-create-socket": {"create-udp-socket": plain(lambda _family: REFUSED)},
+    "sockets/tcp-create-socket": {"create-tcp-socket": _create_socket},
+    "sockets/udp-create-socket": {"create-udp-socket": _create_socket},
     "sockets/tcp": unreachable(
         "tcp-socket",
         *_OPTIONS,
