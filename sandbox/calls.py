@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from wasmtime import WasmtimeError
+
 from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
@@ -47,11 +49,17 @@ class GeneralCalls:
             store: a `wasmtime.Store`.
             instance: of it, a `wasmtime.component.Instance` with the lifecycle; the compiler has compared the types
                 (`sandbox.contract`).
+
+        Raises:
+            WasmtimeError: it has not.
         """
         lifecycle = instance.get_export_index(store, LIFECYCLE)
 
         def export(name: str) -> Any:
-            function = instance.get_func(store, instance.get_export_index(store, name, lifecycle))
+            index = None if lifecycle is None else instance.get_export_index(store, name, lifecycle)
+            function = None if index is None else instance.get_func(store, index)
+            if function is None:
+                raise WasmtimeError(f"the component does not export {LIFECYCLE}#{name}")
             return marshal.Export(store, function, wit.FUNCTIONS[LIFECYCLE][name])
 
         self.initialize = export("initialize")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -142,12 +143,13 @@ def _dropped(key: int, _context: int, representation: int) -> int:
         return stop(error)
 
 
-def _call_forgotten(key: int) -> None:
-    _served.pop(key, None)
+# When the interpreter ends, linkers may go after this module's names have: what they need is theirs.
+def _call_forgotten(key: int, served: dict[int, _Served] = _served) -> None:
+    served.pop(key, None)
 
 
-def _drop_forgotten(key: int) -> None:
-    _destructors.pop(key, None)
+def _drop_forgotten(key: int, destructors: dict[int, Destructor] = _destructors) -> None:
+    destructors.pop(key, None)
 
 
 # Made once, with the module: after the seal no callback can be made (`process.no_writable_code`).
@@ -157,4 +159,5 @@ _callbacks = (
     capi.FinalizerCallback(_call_forgotten),
     capi.FinalizerCallback(_drop_forgotten),
 )
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_callbacks))  # never freed, for the same reason
 _on_call, _on_drop, _on_call_forgotten, _on_drop_forgotten = (capi.callback_address(each) for each in _callbacks)

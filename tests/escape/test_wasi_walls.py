@@ -16,7 +16,8 @@ from live_host import GUESTS, Host
 from wasi_guest import Wasi
 from wasmtime import component as wt
 
-from sandbox.guest import LIFECYCLE, message_record
+from sandbox.calls import GeneralCalls
+from sandbox.guest import component_message
 from sandbox.kernel import process, seccomp
 from sandbox.types import ComponentId
 from sandbox.wire import router_frames as frames
@@ -120,13 +121,10 @@ def test_the_engines_wasi_behind_the_filter(own: Wasi, command: str, signal: int
         store.set_fuel(100_000_000)
         store.set_wasi(wasmtime.WasiConfig())
         instance = linker.instantiate(store, component)
-        lifecycle = instance.get_export_index(store, LIFECYCLE)
-        index = instance.get_export_index(store, "handle-message", lifecycle)
-        assert index is not None
-        function = instance.get_func(store, index)
-        assert function is not None
         frame = frames.Deliver(1, ComponentId("a", "b"), 1, 1)
-        return bytes(function(store, message_record(frame, text.encode()))).decode()
+        reply = GeneralCalls(store, instance).handle_message(component_message(frame, text.encode()))
+        assert isinstance(reply, bytes)
+        return reply.decode()
 
     action("random 16")  # warm here, as everything is before a worker is cloned; it starts no thread
     assert "" == forked.ends(action).error, "without the filter each works"

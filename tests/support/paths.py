@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 from wasmtime import component as wt
 
-from sandbox import host, values
+from sandbox import host
 from sandbox.engine import make_engine
 from sandbox.guest import Guest, GuestFailed
 from sandbox.host import wasi
@@ -131,7 +131,6 @@ def deliver(
 @functools.cache
 def engine() -> Any:
     """The worker's engine."""
-    values.install()
     return make_engine(counted=True)
 
 

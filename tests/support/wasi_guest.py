@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from wasmtime import component as wt
 
-from sandbox import host, values
+from sandbox import host
 from sandbox.engine import make_engine
 from sandbox.guest import Guest, GuestFailed
 from sandbox.host import wasi
@@ -74,7 +74,6 @@ class Wasi:
     """An engine with the worker's linker, and guests made with it."""
 
     def __init__(self) -> None:
-        values.install()
         self.engine = make_engine(counted=True)
         self.linker = wt.Linker(self.engine)
         host.define(self.linker)

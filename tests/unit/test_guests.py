@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,13 @@ import pytest
 import wasmtime
 from hypothesis import given
 from hypothesis import strategies as st
+from typed_guest import TypedGuest, case_of, component_message, config, error
 from wasmtime import component as wt
 
-from sandbox import contract, values
-from sandbox.values import GuestRecord, Variant
+from sandbox import contract
+from sandbox.abi.types import Err
+from sandbox.bindings import airssys_core as core
+from sandbox.bindings import airssys_osl as osl
 
 pytestmark = pytest.mark.block10_sdk
 
@@ -48,6 +51,7 @@ IMPORTS = {
     },
 }
 OPERATIONS = {"reader": ["clean", "status"], "redactor": ["report", "reset"], "thief": ["format", "steal"]}
+FILESYSTEM_ERROR = "airssys:osl/filesystem@0.1.0#filesystem-error"
 IPV4 = re.compile(r"(?<!\d)(?:\d{1,3}\.){3}\d{1,3}(?!\d)")
 EMAIL = re.compile(r"[\w.+-]+(?:@|%40)[\w-]+\.[\w.-]+")
 PERSONAL = [
@@ -64,9 +68,8 @@ PERSONAL = [
 # -- a host in this process -----------------------------------------------------------------------------------------
 
 
-def component_id(text: str) -> GuestRecord:
-    namespace, name = text.split("/")
-    return GuestRecord(namespace=namespace, name=name, instance="0")
+def component_id(text: str) -> core.ComponentId:
+    return core.ComponentId(*text.split("/"), "0")
 
 
 class Guest:
@@ -78,33 +81,13 @@ class Guest:
         self.store.set_limits(memory_size=memory)
         self.store.set_fuel(town.fuel)
         built = wt.Component(town.engine, (EXAMPLE / name / "component.wasm").read_bytes())
-        linker = wt.Linker(town.engine)
-        with linker.root() as root:
-            for interface, extern in built.type.imports(town.engine).items():
-                with root.add_instance(interface) as instance:
-                    kind = extern.ty
-                    assert isinstance(kind, wt.ComponentInstanceType)
-                    for item in kind.exports(town.engine):
-                        function = town.functions.get(f"{interface}#{item}")
-                        if function is not None:
-                            instance.add_func(item, self._bound(function))
-        self.instance = linker.instantiate(self.store, built)
-        limits = GuestRecord(max_memory_bytes=memory, max_execution_time_ms=1000, max_fuel=None)
-        config = GuestRecord(env_vars=[], config_data=None, resource_limits=limits)
-        assert self.call("initialize", config) is None
+        self._guest = TypedGuest(self.store, built, lambda interface, item: self._bound(town, f"{interface}#{item}"))
+        self.call = self._guest.call
+        assert self.call("initialize", config(memory)) is None
 
-    def _bound(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda _store, *arguments: function(self.name, *arguments)
-
-    def call(self, function: str, *arguments: Any) -> Any:
-        lifecycle = self.instance.get_export_index(self.store, contract.LIFECYCLE)
-        index = self.instance.get_export_index(self.store, function, lifecycle)
-        assert index is not None
-        found = self.instance.get_func(self.store, index)
-        assert found is not None
-        result = found(self.store, *arguments)
-        found.post_return(self.store)
-        return result
+    def _bound(self, town: Town, name: str) -> Callable[..., Any] | None:
+        function = town.functions.get(name)
+        return None if function is None else lambda *arguments: function(self.name, *arguments)
 
     def fuel_used(self, town: Town) -> int:
         used = town.fuel - self.store.get_fuel()
@@ -151,41 +134,45 @@ class Town:
 
     def _request(self, who: str, target: Any, payload: bytes, _timeout: int) -> Any:
         if not self.reachable:
-            return Variant("delivery-failed", "denied")
+            return Err(core.MessagingErrorDeliveryFailed("denied"))
         self.asked += 1
         self.sizes.append(len(payload))
         self.queue.append((f"{self.asked:032x}", who, f"{target.namespace}/{target.name}", payload))
         return f"{self.asked:032x}"
 
     def _send(self, _who: str, target: Any, _payload: bytes) -> Any:
-        return None if self.reachable else Variant("delivery-failed", "denied")
+        return None if self.reachable else Err(core.MessagingErrorDeliveryFailed("denied"))
 
     def _list(self, _who: str, path: str) -> Any:
         if self.broken:
-            return Variant(self.broken, path)
+            return error(FILESYSTEM_ERROR, self.broken, path)
         below = sorted(name for name in self.files if name.startswith(path + "/"))
-        entries = [(name.rsplit("/", 1)[1], "file", len(self.files[name])) for name in below]
-        entries += [("archive.log", "directory", 0), ("passwd-link", "other", 0), ("odd.log", "other", 0)]
-        return [GuestRecord(name=name, kind=kind, size=size) for name, kind, size in sorted(entries)]
+        entries = [osl.DirEntry(name.rsplit("/", 1)[1], osl.NodeKind.FILE, len(self.files[name])) for name in below]
+        entries += [
+            osl.DirEntry("archive.log", osl.NodeKind.DIRECTORY, 0),
+            osl.DirEntry("passwd-link", osl.NodeKind.OTHER, 0),
+            osl.DirEntry("odd.log", osl.NodeKind.OTHER, 0),
+        ]
+        return sorted(entries, key=lambda entry: entry.name)
 
     def _read(self, _who: str, path: str) -> Any:
         if self.broken:
-            return Variant(self.broken, path)
-        return self.files[path] if path in self.files else Variant("not-found", path)
+            return error(FILESYSTEM_ERROR, self.broken, path)
+        return self.files[path] if path in self.files else Err(osl.FilesystemErrorNotFound(path))
 
     def _cut(self, data: Any, offset: int, length: int) -> Any:
         return data[offset : offset + length] if isinstance(data, bytes) else data
 
     def _write(self, _who: str, path: str, data: bytes) -> Any:
         if self.broken:
-            return Variant(self.broken, path)
+            return error(FILESYSTEM_ERROR, self.broken, path)
         self.files[path] = data
         return None
 
     # messages
 
     def deliver(self, target: str, payload: bytes, *, sender: str = "host/operator") -> Any:
-        message = self._message(sender, payload, None, None)
+        message = component_message(component_id(sender), payload)
         return self.guests[target].call("handle-message", message)
 
     def settle(self) -> None:
@@ -193,36 +180,17 @@ class Town:
         while self.queue:
             correlation, asker, target, payload = self.queue.popleft()
             answer = self.deliver(target, payload, sender=asker)
-            failed = isinstance(answer, Variant)
-            body = json.dumps({"error": "guest-error", "message": answer.payload}).encode() if failed else answer
+            failed = isinstance(answer, Err)
+            body = json.dumps({"error": "guest-error", "message": answer.value.value}).encode() if failed else answer
             kind = "application/vnd.airssys.error+json" if failed else None
             self.callback(asker, target, body, correlation, kind)
 
     def callback(self, asker: str, sender: str, payload: bytes, correlation: str, kind: str | None) -> None:
-        message = self._message(sender, payload, correlation, kind)
+        message = component_message(component_id(sender), payload, correlation, kind)
         assert self.guests[asker].call("handle-callback", message) is None
-
-    def _message(self, sender: str, payload: bytes, correlation: str | None, kind: str | None) -> GuestRecord:
-        return GuestRecord(
-            sender=component_id(sender),
-            payload=payload,
-            metadata=GuestRecord(
-                correlation_id=correlation,
-                reply_to=None,
-                timestamp=GuestRecord(seconds=1, nanoseconds=2),
-                content_type=kind,
-            ),
-        )
 
     def json(self, target: str, payload: bytes) -> Any:
         return json.loads(self.deliver(target, payload))
-
-
-@pytest.fixture(autouse=True)
-def conversions() -> Iterator[None]:
-    """The host's own value conversions."""
-    values.install()
-    yield
 
 
 def sample_logs() -> dict[str, bytes]:
@@ -288,8 +256,8 @@ def test_lifecycle_functions_answer(name: str) -> None:
     guest = Town({}).start(name)
     about = guest.call("metadata")
     assert (f"acme/{name}", "1.0.0") == (about.name, about.version)
-    assert OPERATIONS[name] == getattr(about, "supported-operations")
-    assert "healthy" == guest.call("health")
+    assert OPERATIONS[name] == about.supported_operations
+    assert core.HealthStatus.HEALTHY == guest.call("health")
     town = Town({})
     town.start(name)
     town.callback(f"acme/{name}", "acme/nobody", b"late", "0" * 32, None)
@@ -386,7 +354,7 @@ def test_clean_with_a_directory_and_wrong_commands() -> None:
     assert b"x\n" == town.files["/out/a.log"]
     for target, payload in (("acme/reader", b""), ("acme/reader", b"clean x"), ("acme/redactor", b"file a.log\nx\n")):
         answer = town.deliver(target, payload)
-        assert ("runtime-error", True) == (answer.tag, answer.payload.startswith("expected: "))
+        assert ("runtime-error", True) == (case_of(answer)[0], answer.value.value.startswith("expected: "))
 
 
 def test_reader_reports_what_stops_it() -> None:
@@ -396,14 +364,14 @@ def test_reader_reports_what_stops_it() -> None:
     assert "idle" == town.json("acme/reader", b"status")["state"]
     town.reachable = False
     answer = town.deliver("acme/reader", b"clean")
-    assert "cannot reach acme/redactor: denied" == answer.payload
+    assert "cannot reach acme/redactor: denied" == answer.value.value
     town.reachable, town.broken = True, "denied"
-    assert "cannot list the directory: /logs" == town.deliver("acme/reader", b"clean").payload
+    assert "cannot list the directory: /logs" == town.deliver("acme/reader", b"clean").value.value
     assert "failed" == town.json("acme/reader", b"status")["state"]
     town.broken = None
     town.start("redactor")
     town.deliver("acme/reader", b"clean")
-    assert "already running" == town.deliver("acme/reader", b"clean").payload
+    assert "already running" == town.deliver("acme/reader", b"clean").value.value
     town.broken = "no-space"
     town.settle()
     status = town.json("acme/reader", b"status")
@@ -429,7 +397,7 @@ def test_redactor_takes_plain_names_only(name: str) -> None:
     town = Town({})
     town.start("redactor")
     answer = town.deliver("acme/redactor", f"file {name}\nline\n".encode(), sender="acme/reader")
-    assert "not a name for a file" == answer.payload
+    assert "not a name for a file" == answer.value.value
     assert {} == town.files
 
 
@@ -529,7 +497,6 @@ FRAGMENTS = [
 @pytest.fixture(scope="module")
 def one_redactor() -> Town:
     """A redactor for many lines."""
-    values.install()
     town = Town({})
     town.start("redactor")
     return town
@@ -599,7 +566,7 @@ def test_more_files_than_the_reader_remembers() -> None:
     """Too many files is an error told at once, not a part of the work."""
     town = Town({f"/logs/{n:04}.log": b"x\n" for n in range(1025)})
     town.start("reader")
-    assert "more log files than can be remembered" == town.deliver("acme/reader", b"clean").payload
+    assert "more log files than can be remembered" == town.deliver("acme/reader", b"clean").value.value
 
 
 # -- thief ----------------------------------------------------------------------------------------------------------
@@ -659,5 +626,5 @@ def test_thief_does_what_it_claims() -> None:
     town = Town({})
     town.start("thief")
     assert "GET /A?ä 1".encode() == town.deliver("acme/thief", "format get /a?ä 1".encode())
-    assert "runtime-error" == town.deliver("acme/thief", b"steal").tag
-    assert "runtime-error" == town.deliver("acme/thief", b"steal money").tag
+    assert "runtime-error" == case_of(town.deliver("acme/thief", b"steal"))[0]
+    assert "runtime-error" == case_of(town.deliver("acme/thief", b"steal money"))[0]

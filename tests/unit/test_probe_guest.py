@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 import wasmtime
+from typed_guest import TypedGuest, case_of, component_message, config, error
 from wasmtime import component as wt
 
-from sandbox import contract, values
+from sandbox import contract
+from sandbox.abi.types import Err
+from sandbox.bindings import airssys_core as core
+from sandbox.bindings import airssys_osl as osl
 from sandbox.contract import LIFECYCLE, ContractError
-from sandbox.values import GuestRecord, Variant
 from supervisor.packages.manifest import parse_manifest
 
 pytestmark = pytest.mark.block10_sdk
@@ -44,8 +47,8 @@ COMPILED = ("counter", "counter-zig", "echo", "echo-zig", "hostile", "kitchen", 
 LIBC = ("wasi-libc",)
 """With the C library: larger, and the compiler builds that library before their first compilation."""
 FUEL = 200_000_000
-ME = GuestRecord(namespace="test", name="probe", instance="0")
-OTHER = GuestRecord(namespace="acme", name="other", instance="7")
+ME = core.ComponentId("test", "probe", "0")
+OTHER = core.ComponentId("acme", "other", "7")
 
 
 def component(engine: wasmtime.Engine, name: str) -> wt.Component:
@@ -54,8 +57,7 @@ def component(engine: wasmtime.Engine, name: str) -> wt.Component:
 
 @pytest.fixture(scope="module")
 def engine() -> wasmtime.Engine:
-    """One engine with fuel; the host's own value conversions."""
-    values.install()
+    """One engine with fuel."""
     config = wasmtime.Config()
     config.consume_fuel = True
     return wasmtime.Engine(config)
@@ -122,7 +124,7 @@ def test_extra_exports_are_harmless(engine: wasmtime.Engine) -> None:
     facts = contract.check_component(component(engine, "extra-export").type, engine)
     assert ({}, [LIFECYCLE, "answer"]) == (facts.imports, facts.exports)
     guest = Probe(engine, "extra-export")
-    assert (b"hello", "healthy") == (guest.send("hello"), guest.call("health"))
+    assert (b"hello", core.HealthStatus.HEALTHY) == (guest.send("hello"), guest.call("health"))
     assert "test/extra-export" == guest.call("metadata").name
 
 
@@ -161,20 +163,13 @@ class Probe:
         self.store = wasmtime.Store(engine)
         self.store.set_limits(memory_size=memory)
         self.store.set_fuel(fuel)
-        built = component(engine, name)
-        linker = wt.Linker(engine)
-        with linker.root() as root:
-            for interface, extern in built.type.imports(engine).items():
-                assert isinstance(extern.ty, wt.ComponentInstanceType)
-                short = interface.split("/")[1].split("@")[0]
-                with root.add_instance(interface) as instance:
-                    for item, kind in extern.ty.exports(engine).items():
-                        if isinstance(kind.ty, wt.FuncType):
-                            instance.add_func(item, self._function(f"{short}.{item}"))
-        self.instance = linker.instantiate(self.store, built)
+        self._guest = TypedGuest(self.store, component(engine, name), self._function)
+        self.call = self._guest.call
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        def function(_store: Any, *arguments: Any) -> Any:
+    def _function(self, interface: str, item: str) -> Callable[..., Any]:
+        name = f"{interface.split('/')[1].split('@', maxsplit=1)[0]}.{item}"
+
+        def function(*arguments: Any) -> Any:
             self.calls.append((name, *arguments))
             if name == "storage.get" and name not in self.answers:
                 return self.kept.get(arguments[0])
@@ -182,31 +177,15 @@ class Probe:
 
         return function
 
-    def call(self, function: str, *arguments: Any) -> Any:
-        lifecycle = self.instance.get_export_index(self.store, LIFECYCLE)
-        index = self.instance.get_export_index(self.store, function, lifecycle)
-        assert index is not None
-        found = self.instance.get_func(self.store, index)
-        assert found is not None
-        result = found(self.store, *arguments)
-        found.post_return(self.store)
-        return result
-
     def initialize(self) -> Any:
-        limits = GuestRecord(max_memory_bytes=1, max_execution_time_ms=1, max_fuel=None)
-        return self.call("initialize", GuestRecord(env_vars=[("a", "b")], config_data=b"c", resource_limits=limits))
-
-    def _message(self, payload: str, correlation: str | None, kind: str | None) -> GuestRecord:
-        time = GuestRecord(seconds=1, nanoseconds=2)
-        metadata = GuestRecord(correlation_id=correlation, reply_to=None, timestamp=time, content_type=kind)
-        return GuestRecord(sender=OTHER, payload=payload.encode(), metadata=metadata)
+        return self.call("initialize", config(1))
 
     def send(self, text: str, *, correlation: str | None = None, kind: str | None = None) -> Any:
         """Hand over a message; the reply's bytes, None, or the error."""
-        return self.call("handle-message", self._message(text, correlation, kind))
+        return self.call("handle-message", component_message(OTHER, text.encode(), correlation, kind))
 
     def callback(self, text: str, *, correlation: str | None = None, kind: str | None = None) -> Any:
-        return self.call("handle-callback", self._message(text, correlation, kind))
+        return self.call("handle-callback", component_message(OTHER, text.encode(), correlation, kind))
 
 
 @pytest.fixture
@@ -228,22 +207,22 @@ def plain(argument: Any) -> Any:
 
 # -- commands ---------------------------------------------------------------------------------------------------------
 
-USAGE = GuestRecord(used_bytes=1, quota_bytes=2, key_count=2**64 - 1)
-INFO = GuestRecord(id=OTHER, name="acme/other", version="1.2.3", health="degraded")
+USAGE = core.StorageUsage(1, 2, 2**64 - 1)
+INFO = core.ComponentInfo(OTHER, "acme/other", "1.2.3", "degraded")
 ENTRIES = [
-    GuestRecord(name="a b", kind="file", size=2**40),
-    GuestRecord(name="d", kind="directory", size=0),
-    GuestRecord(name="l", kind="other", size=0),
+    osl.DirEntry("a b", osl.NodeKind.FILE, 2**40),
+    osl.DirEntry("d", osl.NodeKind.DIRECTORY, 0),
+    osl.DirEntry("l", osl.NodeKind.OTHER, 0),
 ]
-STAT = GuestRecord(kind="file", size=5, modified_seconds=6, modified_nanoseconds=7)
+STAT = osl.NodeStat(osl.NodeKind.FILE, 5, 6, 7)
 
 
 @pytest.mark.parametrize(
     ("command", "called", "answer", "reply"),
     [
-        ("log warn a  b", ("host-services.log", "warn", "a  b", None), None, "ok"),
+        ("log warn a  b", ("host-services.log", core.LogLevel.WARN, "a  b", None), None, "ok"),
         ("sleep 18446744073709551615", ("host-services.sleep-millis", 2**64 - 1), None, "ok"),
-        ("time", ("host-services.current-time",), GuestRecord(seconds=2**40, nanoseconds=9), "1099511627776 9"),
+        ("time", ("host-services.current-time",), core.Timestamp(2**40, 9), "1099511627776 9"),
         ("millis", ("host-services.current-time-millis",), 12, "12"),
         ("components", ("host-services.list-components",), [ME, OTHER], "test/probe/0\nacme/other/7"),
         ("components", ("host-services.list-components",), [], ""),
@@ -301,6 +280,12 @@ FILES = [
 MESSAGING = ["delivery-failed", "correlation-timeout", "invalid-message", "queue-full", "target-not-found"]
 COMPONENT = ["initialization-failed", "already-initialized", "not-initialized", "shutdown-failed", "invalid-state"]
 BARE = ("quota-exceeded", "queue-full", "already-initialized", "not-initialized")
+VARIANTS = {
+    "storage": "airssys:core/errors@1.0.0#storage-error",
+    "filesystem": "airssys:osl/filesystem@0.1.0#filesystem-error",
+    "host-messaging": "airssys:core/errors@1.0.0#messaging-error",
+    "host-services": "airssys:core/errors@1.0.0#component-error",
+}
 FAILING = {
     "storage": (STORAGE, ["get k", "set k v", "del k", "has k", "keys", "usage"]),
     "filesystem": (
@@ -331,7 +316,7 @@ def test_errors_of_the_host_are_replies(probe: Probe, interface: str, case: str)
     text = "" if payload is None else f": {ident(payload) if payload is OTHER else payload}"
     for command in FAILING[interface][1]:
         for item in contract_functions(interface):
-            probe.answers[f"{interface}.{item}"] = Variant(case, payload)
+            probe.answers[f"{interface}.{item}"] = error(VARIANTS[interface], case, payload)
         assert f"error {case}{text}" == probe.send(command).decode(), command
 
 
@@ -349,7 +334,7 @@ def test_commands_without_the_host(probe: Probe) -> None:
     """Echo, errors, sizes, and what the message says of itself; malformed commands are errors."""
     assert b"a  b " == probe.send("echo a  b ")
     assert b"" == probe.send("echo")
-    assert ("runtime-error", "on purpose") == _error(probe.send("fail on purpose"))
+    assert ("runtime-error", "on purpose") == case_of(probe.send("fail on purpose"))
     assert probe.send("none") is None
     assert b"x" * 300_000 == probe.send("big 300000")
     assert b"" == probe.send("big 0")
@@ -368,15 +353,10 @@ def test_commands_without_the_host(probe: Probe) -> None:
         "sleep 1s",
         "log loud x",
     ):
-        assert "runtime-error" == _error(probe.send(command))[0], command
+        assert "runtime-error" == case_of(probe.send(command))[0], command
     for command in ("range /a 1", "request a/b soon x"):
-        assert ("runtime-error", "not a number") == _error(probe.send(command))
+        assert ("runtime-error", "not a number") == case_of(probe.send(command))
     assert [] == probe.calls
-
-
-def _error(answer: Any) -> tuple[str, Any]:
-    assert isinstance(answer, Variant), answer
-    return answer.tag, answer.payload
 
 
 def test_grow(probe: Probe) -> None:
@@ -425,7 +405,7 @@ def test_messages_do_not_use_up_the_memory(probe: Probe) -> None:
 def test_the_plain_lifecycle(probe: Probe) -> None:
     """Without keys everything goes well; shutdown leaves its mark."""
     assert probe.initialize() is None
-    assert "healthy" == probe.call("health")
+    assert core.HealthStatus.HEALTHY == probe.call("health")
     assert ("test/probe", "1.0.0") == (probe.call("metadata").name, probe.call("metadata").version)
     assert probe.call("shutdown") is None
     looked = [call for call in probe.calls if call[0] == "storage.get"]
@@ -435,21 +415,21 @@ def test_the_plain_lifecycle(probe: Probe) -> None:
 
 def test_a_refused_look_is_no_wish(probe: Probe) -> None:
     """Without the right to read, the lifecycle is the plain one."""
-    probe.answers["storage.get"] = Variant("invalid-key", "on-initialize")
+    probe.answers["storage.get"] = Err(core.StorageErrorInvalidKey("on-initialize"))
     assert probe.initialize() is None
-    assert "healthy" == probe.call("health")
+    assert core.HealthStatus.HEALTHY == probe.call("health")
     assert probe.call("shutdown") is None
 
 
 def test_wished_errors(probe: Probe) -> None:
     """`fail` gives the error of that call; health says what it is told to."""
     probe.kept = {"on-initialize": b"fail", "on-shutdown": b"fail"}
-    assert ("initialization-failed", "asked to") == _error(probe.initialize())
-    assert ("shutdown-failed", "asked to") == _error(probe.call("shutdown"))
+    assert ("initialization-failed", "asked to") == case_of(probe.initialize())
+    assert ("shutdown-failed", "asked to") == case_of(probe.call("shutdown"))
     assert ("storage.set", "shutdown-ran", b"1") == probe.calls[-2][:3], "the mark comes before the failure"
     for status in ("degraded", "unhealthy", "unknown", "healthy"):
         probe.kept["on-health"] = status.encode()
-        assert status == probe.call("health")
+        assert core.HealthStatus(status) == probe.call("health")
 
 
 @pytest.mark.parametrize("wish", ["trap", "spin"])

@@ -251,9 +251,9 @@ def test_representations_are_never_shared(steps: list[tuple[Kind, bool]]) -> Non
     for number, (kind, drop) in enumerate(steps):
         if drop and live:
             rep, old = live.popitem()
-            table.destructor(old)(None, rep)
+            table.destructor(old)(rep)
         else:
-            rep = table.give(kind, number).rep
+            rep = table.give(kind, number)
             assert rep not in live
             live[rep] = kind
         assert len(live) == len(table)
