@@ -16,13 +16,14 @@ more by a control group, wall clock by the supervisor.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
 import socket
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 import wasmtime
 from wasmtime import component as wasmtime_component
@@ -31,11 +32,14 @@ from sandbox import contract, walls
 from sandbox.engine import make_engine
 from sandbox.errors import AirssysError, SetupFailed
 from sandbox.kernel import caps, landlock, libc, mounts, process, seccomp
-from sandbox.patch import names, patcher
+from sandbox.patch import images, names, patcher
 from sandbox.types import CallPath
+from sandbox.wire import code_file
 from sandbox.wire.compile_result import GO, MAX_CWASM, MAX_HEADER, SEALED, CompileResult, Crossing, pack_header
 
 T = TypeVar("T")
+_Built: TypeAlias = tuple[wasmtime_component.Component, list[tuple[code_file.Image, bytes]]]
+"""A component, and what its memories begin with where that was taken out of it (`sandbox.patch.images`)."""
 
 WASM_FD, OUTPUT_FD, CHANNEL_FD = 3, 4, 2
 _CHANNEL_AT_START = 5
@@ -188,9 +192,9 @@ def _work(engine: wasmtime.Engine, path: CallPath) -> int:
 
 def _compile(engine: wasmtime.Engine, wasm: bytearray, path: CallPath) -> bytes:
     try:
-        component, crossing = _component(engine, wasm, path)
+        (component, memories), crossing = _component(engine, wasm, path)
         facts = contract.check_component(component.type, engine, _added(crossing))
-        code = bytes(component.serialize())
+        code = b"".join(code_file.pack(bytes(component.serialize()), memories))
     except AirssysError as error:
         return _refusal(error.code, error.message, error.subject)
     except wasmtime.WasmtimeError as error:
@@ -198,24 +202,21 @@ def _compile(engine: wasmtime.Engine, wasm: bytearray, path: CallPath) -> bytes:
     return pack_header(CompileResult(facts.imports, facts.exports, None, len(code), crossing)) + code
 
 
-def _component(
-    engine: wasmtime.Engine, wasm: bytearray, path: CallPath
-) -> tuple[wasmtime_component.Component, Crossing]:
+def _component(engine: wasmtime.Engine, wasm: bytearray, path: CallPath) -> tuple[_Built, Crossing]:
     """The component, patched if it may and can be. Raises ReservedName, wasmtime.WasmtimeError."""
     if path == "general":
         patcher.check_names(wasm)
-        return wasmtime_component.Component(engine, wasm), Crossing(reason="the operator chose it")
+        return _built(engine, wasm), Crossing(reason="the operator chose it")
     try:
         patched = patcher.patch(wasm)
     except patcher.Declined as declined:
-        return wasmtime_component.Component(engine, wasm), Crossing(reason=str(declined)[:MAX_REASON])
+        return _built(engine, wasm), Crossing(reason=str(declined)[:MAX_REASON])
     imports = {interface: list(functions) for interface, functions in patched.imports.items()}
     try:
-        return wasmtime_component.Component(engine, patched.wasm), Crossing("fast", list(patched.exports), imports)
+        return _built(engine, patched.wasm), Crossing("fast", list(patched.exports), imports)
     except wasmtime.WasmtimeError as error:
         # The original may be invalid, too, and then its own error is the one to tell.
-        component = wasmtime_component.Component(engine, wasm)
-        return component, Crossing(reason=f"patched, it does not compile: {error}"[:MAX_REASON])
+        return _built(engine, wasm), Crossing(reason=f"patched, it does not compile: {error}"[:MAX_REASON])
 
 
 def _added(crossing: Crossing) -> contract.Added:
@@ -225,6 +226,16 @@ def _added(crossing: Crossing) -> contract.Added:
     exports = frozenset((names.RESERVE, names.TAKE, *map(names.fast, crossing.exports)))
     imports = {interface: frozenset(map(names.fast, each)) for interface, each in crossing.imports.items()}
     return contract.Added(exports, imports)
+
+
+def _built(engine: wasmtime.Engine, wasm: bytes | bytearray) -> _Built:
+    """The component, and the images of its memories' data where that compiles. Raises wasmtime.WasmtimeError."""
+    extracted = images.extract(wasm)
+    if extracted.images:
+        # Another module may ask for that memory with its own maximum, which the marked one has not.
+        with contextlib.suppress(wasmtime.WasmtimeError):
+            return wasmtime_component.Component(engine, extracted.wasm), extracted.images
+    return wasmtime_component.Component(engine, wasm), []
 
 
 def _read() -> bytearray:

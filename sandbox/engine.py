@@ -74,7 +74,8 @@ def make_engine(profile: str = "paranoid", *, counted: bool = False) -> wasmtime
     if counted:
         from sandbox import memories
 
-        memories.install(config)
+        chosen = settings(profile)
+        memories.install(config, int(chosen["memory_reservation"]), int(chosen["memory_guard_size"]))
     return wasmtime.Engine(config)
 
 

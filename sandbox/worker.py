@@ -17,7 +17,7 @@ from sandbox.guest import Guest, GuestFailed
 from sandbox.host import wasi
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
 from sandbox.loader import deserialize
-from sandbox.memories import ADDRESS_SPACE
+from sandbox.memories import ADDRESS_SPACE, memories
 from sandbox.types import EXIT_CODES, START_MS, Limits, Outcome
 from sandbox.wire import bridge_ops, packet, supervisor_frames
 from sandbox.wire import router_frames as frames
@@ -61,8 +61,10 @@ class _Component:
         self._code = fds[0]
 
     def load(self) -> list[tuple[int, int]]:
-        """Deserialise it; the spans of pages that hold its code, if they were found."""
-        self.loaded, spans, _ = deserialize(self._engine, self._code, self.spec.cwasm_size)
+        """Deserialise it and lay out its memories; the spans of pages that hold its code, if they were found."""
+        memories.limit = self.spec.limits.memory
+        self.loaded, spans, images = deserialize(self._engine, self._code, self.spec.cwasm_size)
+        memories.prepare(images, self._code)
         os.close(self._code)
         self.sealed = len(spans)
         return spans

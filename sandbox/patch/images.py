@@ -1,8 +1,8 @@
 """Data images: what a core module's data segments put into its memory, taken out of it, to be mapped instead of copied.
 
 A module of 10 MB of data, as CPython is, would have every instance copy it. Here constant active segments are laid out
-into an image, which workers map privately: pages that an instance does not write to are the same for all. The engine has
-a way of its own for this, which excludes memories of the host's making (`sandbox.memories`).
+into an image, which workers map privately: pages that an instance does not write to are the same for all. The engine
+has a way of its own for this, which excludes memories of the host's making (`sandbox.memories`).
 
 The segments stay, empty and where they were: indices, bounds checks and order are as before, and after instantiation an
 active segment is dropped whatever it held. The memory gets a maximum by which the host knows it (`MARKS`); the host
