@@ -37,6 +37,7 @@ NAMES = [
     "no-lifecycle",
     "probe",
     "start-spin",
+    "twin",
     "unknown-import",
     "wasi-libc",
     "wasi-probe",
