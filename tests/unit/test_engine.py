@@ -11,6 +11,7 @@ from forked import returns
 
 from sandbox import engine
 from sandbox.kernel import libc, process, seccomp
+from sandbox.patch import version
 
 pytestmark = pytest.mark.block1_runtime
 PROFILES = ["paranoid", "standard", "degraded"]
@@ -94,3 +95,47 @@ def test_native_code_of_one_layout_never_meets_the_other() -> None:
     assert wasmtime.Module.deserialize(engine.make_engine("degraded"), code)
     with pytest.raises(wasmtime.WasmtimeError):
         wasmtime.Module.deserialize(engine.make_engine("standard"), code)
+
+
+def test_each_part_of_the_key_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path, the patcher and the adapter (their source, and the WIT they are made from), the engine's version, its
+    settings and the processor: none may change and leave a compiled component in use."""
+    usual = engine.fingerprint("paranoid", "fast")
+    assert usual == engine.fingerprint("paranoid", "fast")
+    found = {usual, engine.fingerprint("paranoid", "general")}
+    changes = {
+        "sandbox.patch.version.version": lambda: "another patcher",
+        "importlib.metadata.version": lambda name: "50.0.2",
+        "sandbox.engine.settings": lambda profile: {"consume_fuel": False},
+        "sandbox.engine.UNNAMED_SETTINGS": {},
+        "sandbox.engine.MAX_WASM_STACK": 1,
+        "platform.machine": lambda: "aarch64",
+        "sandbox.engine._cpu_features": lambda: "none",
+    }
+    for name, value in changes.items():
+        with monkeypatch.context() as patching:
+            patching.setattr(name, value)
+            found.add(engine.fingerprint("paranoid", "fast"))
+    assert 2 + len(changes) == len(found)
+    assert usual == engine.fingerprint("paranoid", "fast")
+
+
+def test_the_patchers_version_is_its_source() -> None:
+    """Any change of the files that decide on compiled bytes changes it; so does a file more, or another name."""
+    contents = {"patch/adapter.py": b"a", "patch/patcher.py": b"b"}
+    found = {
+        version.digest(each)
+        for each in (
+            contents,
+            contents | {"patch/adapter.py": b"b"},
+            contents | {"patch/more.py": b""},
+            {"patch/adapter.py": b"a", "patch/patchers.py": b"b"},
+            {"patch/adapter.pya": b"", "patch/patcher.py": b"b"},
+        )
+    }
+    assert 5 == len(found)
+    assert version.digest(contents) == version.digest(dict(reversed(contents.items())))
+    assert 64 == len(version.version())
+    sandbox = Path(version.__file__).parents[1]
+    files = {str(path.relative_to(sandbox)) for pattern in version.SOURCES for path in sandbox.glob(pattern)}
+    assert {"patch/adapter.py", "patch/patcher.py", "abi/layout.py", "compiler.py", "contract.py"} <= files

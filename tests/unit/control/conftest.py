@@ -22,7 +22,7 @@ import zmq.asyncio
 
 from sandbox.types import ComponentId
 from sandbox.wire import audit_frames, packet, router_frames, supervisor_frames
-from sandbox.wire.compile_result import CompileResult, pack_header
+from sandbox.wire.compile_result import CompileResult, Crossing, pack_header
 from supervisor.config import HostConfig
 from supervisor.control.main import serve
 from supervisor.packages import keys
@@ -65,6 +65,8 @@ class Playground:
         self.lines = {"audit": ["{}"], "logs": ['{"message":"hi"}']}
         self.compiles = 0
         self.compile_error: tuple[str, str, str] | None = None
+        self.crossing: Callable[[str], Crossing] = lambda path: Crossing()
+        """How the compiled component's boundary is crossed, by the path that was asked for."""
         self.compiled_imports = {"airssys:core/types": ["x"]}
         self.ready = True
         """Whether a started worker becomes ready."""
@@ -159,7 +161,9 @@ class Playground:
             size = os.fstat(fds[0]).st_size
             wasm = os.pread(fds[0], size, 0)
             cwasm = b"" if self.compile_error else b"native " + wasm
-            result = CompileResult(self.compiled_imports, ["run"], self.compile_error, len(cwasm))
+            result = CompileResult(
+                self.compiled_imports, ["run"], self.compile_error, len(cwasm), self.crossing(frame.path)
+            )
             os.write(fds[1], pack_header(result) + cwasm)
             self.tell(supervisor_frames.Done(frame.n))
         elif isinstance(frame, supervisor_frames.StartWorker):
