@@ -12,12 +12,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from sandbox.errors import AirssysError
-from sandbox.patch import names
 from sandbox.types import CallPath, ComponentId, FastExport, Outcome
 from sandbox.wire.compile_result import Crossing
 from sandbox.wire.supervisor_frames import Started, WorkerEnded
@@ -30,6 +29,8 @@ from supervisor.control.registry import Registry
 from supervisor.control.router_link import RouterLink
 from supervisor.control.supervisor_link import SupervisorLink
 from supervisor.control.verifier import Checked, Verifier
+
+_FAST_EXPORTS: tuple[FastExport, ...] = get_args(FastExport)
 
 
 class StartFailed(AirssysError):
@@ -113,7 +114,7 @@ class Starter:
             # stops the instance waits for this answer before asking for its end.
             live.asked_at = time.monotonic()
             # What the compiler says is a stranger's word: only names that mean something are handed on.
-            fast = [name for name in names.FAST_EXPORTS if name in compiled.info.crossing.exports]
+            fast = [name for name in _FAST_EXPORTS if name in compiled.info.crossing.exports]
             live.start = asyncio.create_task(self._start_worker(instance, live.number, os.dup(compiled.fd), fast))
         finally:
             os.close(compiled.fd)
