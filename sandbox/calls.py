@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from wasmtime import WasmtimeError
 
@@ -14,6 +14,10 @@ from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
+
+
+_PLANS = {name.replace("-", "_"): marshal.plan_of(each) for name, each in wit.FUNCTIONS[LIFECYCLE].items()}
+"""By the name of the method."""
 
 
 class Calls(Protocol):
@@ -41,30 +45,23 @@ class Calls(Protocol):
 class GeneralCalls:
     """By marshalling each value."""
 
-    __slots__ = ("handle_callback", "handle_message", "health", "initialize", "metadata", "shutdown")
+    initialize: marshal.Export
+    handle_message: marshal.Export
+    handle_callback: marshal.Export
+    metadata: marshal.Export
+    health: marshal.Export
+    shutdown: marshal.Export
 
-    def __init__(self, store: Any, instance: Any) -> None:
+    def __init__(self, instance: marshal.Instance) -> None:
         """
         Args:
-            store: a `wasmtime.Store`.
-            instance: of it, a `wasmtime.component.Instance` with the lifecycle; the compiler has compared the types
-                (`sandbox.contract`).
+            instance: of a component with the lifecycle; the compiler has compared the types (`sandbox.contract`).
 
         Raises:
             WasmtimeError: it has not.
         """
-        lifecycle = instance.get_export_index(store, LIFECYCLE)
-
-        def export(name: str) -> Any:
-            index = None if lifecycle is None else instance.get_export_index(store, name, lifecycle)
-            function = None if index is None else instance.get_func(store, index)
+        for name, plan in _PLANS.items():
+            function = instance.export(plan, LIFECYCLE)
             if function is None:
-                raise WasmtimeError(f"the component does not export {LIFECYCLE}#{name}")
-            return marshal.Export(store, function, wit.FUNCTIONS[LIFECYCLE][name])
-
-        self.initialize = export("initialize")
-        self.handle_message = export("handle-message")
-        self.handle_callback = export("handle-callback")
-        self.metadata = export("metadata")
-        self.health = export("health")
-        self.shutdown = export("shutdown")
+                raise WasmtimeError(f"the component does not export {LIFECYCLE}#{plan.function.name}")
+            setattr(self, name, function)

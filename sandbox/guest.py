@@ -108,7 +108,7 @@ class Guest:
         self._limits = limits
         try:
             self._instantiate(engine, linker, component)
-            self._calls: Calls = GeneralCalls(self._store, self._instance)
+            self._calls: Calls = GeneralCalls(self._instance)
         except (wasmtime.WasmtimeError, GuestStopped, MemoryError) as error:
             raise self._told(classify(error)) from error
         finally:
@@ -120,17 +120,17 @@ class Guest:
         if not memories.installed:
             raise GuestFailed(Outcome.INTERNAL_ERROR, "the engine's memories are not counted")
         memories.limit = limits.memory
-        self._store = wasmtime.Store(engine)
+        self._store = marshal.Store(engine)
         # A single memory, too, is bounded by `sandbox.memories`: what the engine's limiter refuses leaves no record.
         self._store.set_limits(
-            memory_size=_WHOLE_MEMORY,
+            memory=_WHOLE_MEMORY,
             table_elements=limits.table_elements,
             instances=limits.instances,
             tables=limits.tables,
             memories=limits.memories,
         )
         self._store.set_fuel(limits.fuel)
-        self._instance = marshal.instantiate(linker, self._store, component)
+        self._instance = marshal.Instance(linker, self._store, component)
 
     def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         try:
@@ -158,7 +158,7 @@ class Guest:
 
     def fuel_used(self) -> int:
         """Fuel the last call consumed."""
-        return self._limits.fuel - int(self._store.get_fuel())
+        return self._limits.fuel - self._store.fuel()
 
     def initialize(self, frame: frames.Initialize, config: bytes | None) -> str:
         """Call `initialize`; "" or the component-error it returned."""

@@ -17,7 +17,7 @@ tree of cells laid out beforehand, or reads the engine's. No type is walked in a
     plans        the plan of a function
     exports      calling a guest: `Export`
     imports      host functions: `define`, `define_trap`, `define_resource`
-    instances    instantiating: `instantiate`
+    instances    stores and instances: `Store`, `Instance`
     check        whether the engine is the one that all this was written for
     engine_types types as the engine tells them, for worlds that are not ours; not imported here
 
@@ -30,7 +30,8 @@ from sandbox.marshal.check import EngineMismatch, check_engine
 from sandbox.marshal.exports import Export
 from sandbox.marshal.failures import BadValue, TypesDiffer
 from sandbox.marshal.imports import define, define_resource, define_trap
-from sandbox.marshal.instances import instantiate
+from sandbox.marshal.instances import Instance, Store
+from sandbox.marshal.plans import Plan, plan_of
 from sandbox.marshal.reentrance import Reentered, gate
 from sandbox.marshal.resources import GuestResource, name_resource
 
@@ -39,13 +40,16 @@ __all__ = [
     "EngineMismatch",
     "Export",
     "GuestResource",
+    "Instance",
+    "Plan",
     "Reentered",
+    "Store",
     "TypesDiffer",
     "check_engine",
     "define",
     "define_resource",
     "define_trap",
     "gate",
-    "instantiate",
     "name_resource",
+    "plan_of",
 ]

@@ -20,6 +20,8 @@ WORD = 8
 CELL_WORDS = 4
 CELL = CELL_WORDS * WORD
 """Bytes of a value."""
+FUNCTION = 32
+"""Bytes of `wasmtime_component_func_t`."""
 NAME_WORDS = 2
 """A name is its size and its address."""
 ENTRY_WORDS = NAME_WORDS + CELL_WORDS
@@ -33,7 +35,8 @@ KINDS = {
 """The first byte of a cell: `WASMTIME_COMPONENT_BOOL` and so on."""
 
 _library = ctypes.CDLL(str(ffi.filename))
-_address, _size, _u32, _u64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32, ctypes.c_uint64
+_address, _size, _u32 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32
+_u64, _i64 = ctypes.c_uint64, ctypes.c_int64
 _SYMBOLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "wasmtime_component_func_call": (_address, (_address, _address, _address, _size, _address, _size)),
     "wasmtime_component_val_clone": (None, (_address, _address)),
@@ -52,6 +55,14 @@ _SYMBOLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         _address,
         (_address, _address, _size, _address, _address, _size, _address),
     ),
+    "wasmtime_component_linker_instantiate": (_address, (_address, _address, _address, _address)),
+    "wasmtime_component_instance_get_export_index": (_address, (_address, _address, _address, _address, _size)),
+    "wasmtime_component_export_index_delete": (None, (_address,)),
+    "wasmtime_component_instance_get_func": (ctypes.c_bool, (_address, _address, _address, _address)),
+    "wasmtime_store_new": (_address, (_address, _address, _address)),
+    "wasmtime_store_context": (_address, (_address,)),
+    "wasmtime_store_limiter": (None, (_address, _i64, _i64, _i64, _i64, _i64)),
+    "wasmtime_store_delete": (None, (_address,)),
     "wasmtime_context_set_fuel": (_address, (_address, _u64)),
     "wasmtime_context_get_fuel": (_address, (_address, _address)),
     "wasmtime_error_new": (_address, (ctypes.c_char_p,)),
@@ -79,6 +90,14 @@ any_drop = _bound("wasmtime_component_resource_any_drop")
 any_delete = _bound("wasmtime_component_resource_any_delete")
 add_func = _bound("wasmtime_component_linker_instance_add_func")
 add_resource = _bound("wasmtime_component_linker_instance_add_resource")
+linker_instantiate = _bound("wasmtime_component_linker_instantiate")
+instance_get_export_index = _bound("wasmtime_component_instance_get_export_index")
+export_index_delete = _bound("wasmtime_component_export_index_delete")
+instance_get_func = _bound("wasmtime_component_instance_get_func")
+store_new = _bound("wasmtime_store_new")
+store_context = _bound("wasmtime_store_context")
+store_limiter = _bound("wasmtime_store_limiter")
+store_delete = _bound("wasmtime_store_delete")
 context_set_fuel = _bound("wasmtime_context_set_fuel")
 context_get_fuel = _bound("wasmtime_context_get_fuel")
 error_new = _bound("wasmtime_error_new")

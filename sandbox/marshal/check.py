@@ -73,6 +73,8 @@ _SIZES = {
     "wasmtime_component_val_t": capi.CELL,
     "wasmtime_component_valrecord_entry_t": capi.ENTRY_WORDS * capi.WORD,
     "wasm_byte_vec_t": capi.NAME_WORDS * capi.WORD,
+    "wasmtime_component_func_t": capi.FUNCTION,
+    "wasmtime_component_instance_t": 2 * capi.WORD,
 }
 
 _TRIAL = RecordType(

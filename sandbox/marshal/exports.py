@@ -8,7 +8,7 @@ from typing import Any
 from sandbox.abi.types import Function
 from sandbox.marshal import capi
 from sandbox.marshal.failures import forget, raise_of
-from sandbox.marshal.plans import plan_of
+from sandbox.marshal.plans import Plan, plan_of
 from sandbox.marshal.reentrance import gate, reentered
 
 _result = bytearray(capi.CELL)
@@ -25,26 +25,25 @@ class Export:
     (`sandbox.marshal.engine_types`).
     """
 
-    __slots__ = ("_address", "_context", "_count", "_function", "_read", "_store", "_write", "_writer", "name")
+    __slots__ = ("_address", "_context", "_count", "_kept", "_read", "_write", "_writer", "name")
 
-    def __init__(self, store: Any, func: Any, function: Function) -> None:
+    def __init__(self, store: Any, func: Any, function: Function | Plan) -> None:
         """
         Args:
-            store: the instance's `wasmtime.Store`.
-            func: its `wasmtime.component.Func`.
-            function: name and type.
+            store: the instance's `marshal.Store`, or `wasmtime.Store`.
+            func: a `wasmtime.component.Func`, or the bytes of the C structure, in a bytearray.
+            function: name and type, or the plan of it; looking up a plan costs a walk of the type.
         """
-        plan = plan_of(function)
-        self.name = function.name
-        self._store = store
-        self._context = capi.context_of(store)
-        # A structure of the C API, which stays where it is as long as this object does.
-        self._function = func._func
-        self._address = addressof(func._func)
-        self._count = plan.count
-        self._writer = plan.write_arguments
+        plan = function if isinstance(function, Plan) else plan_of(function)
+        self.name = plan.function.name
+        # The structure stays where it is, and the store open, as long as this object lives.
+        self._kept = store, func
+        if isinstance(func, bytearray):
+            self._context, self._address = store.context, capi.address_of(func)
+        else:
+            self._context, self._address = capi.context_of(store), addressof(func._func)
+        self._count, self._writer, self._read = plan.for_export
         self._write = self._writer.write
-        self._read = plan.read_result
 
     def __call__(self, *arguments: Any) -> Any:
         """Call it.

@@ -7,6 +7,7 @@ copied them before anything else is written. One process has one guest and one t
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,11 @@ class Plan:
         self.function = function
         self.count = len(function.parameters)
         self._made: dict[str, Any] = {}
+
+    @functools.cached_property
+    def for_export(self) -> tuple[int, Writer, Reader | None]:
+        """All that a call of the guest's needs: how many parameters, what writes them, what reads the result."""
+        return self.count, self.write_arguments, self.read_result
 
     @property
     def write_arguments(self) -> Writer:

@@ -16,7 +16,9 @@ from live_host import GUESTS, Host
 from wasi_guest import Wasi
 from wasmtime import component as wt
 
-from sandbox.calls import GeneralCalls
+from sandbox import marshal
+from sandbox.bindings import FUNCTIONS
+from sandbox.calls import LIFECYCLE
 from sandbox.guest import component_message
 from sandbox.kernel import process, seccomp
 from sandbox.types import ComponentId
@@ -122,7 +124,12 @@ def test_the_engines_wasi_behind_the_filter(own: Wasi, command: str, signal: int
         store.set_wasi(wasmtime.WasiConfig())
         instance = linker.instantiate(store, component)
         frame = frames.Deliver(1, ComponentId("a", "b"), 1, 1)
-        reply = GeneralCalls(store, instance).handle_message(component_message(frame, text.encode()))
+        lifecycle = instance.get_export_index(store, LIFECYCLE)
+        index = instance.get_export_index(store, "handle-message", lifecycle)
+        assert index is not None
+        function = instance.get_func(store, index)
+        handle = marshal.Export(store, function, FUNCTIONS[LIFECYCLE]["handle-message"])
+        reply = handle(component_message(frame, text.encode()))
         assert isinstance(reply, bytes)
         return reply.decode()
 

@@ -33,7 +33,7 @@ class TypedGuest:
                         function = find(interface, item) if isinstance(kind.ty, wt.FuncType) else None
                         if function is not None:
                             marshal.define(instance, item, FUNCTIONS[interface][item], function)
-        self.instance = marshal.instantiate(linker, store, component)
+        self.instance = linker.instantiate(store, component)
         self._linker = linker
 
     def call(self, function: str, *arguments: Any) -> Any:
