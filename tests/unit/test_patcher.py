@@ -280,6 +280,52 @@ def test_an_import_that_is_not_handed_on_as_it_is(engine: wasmtime.Engine) -> No
     assert facts(engine, wasm) == facts(engine, patched.wasm, added_by(patched))
 
 
+CALLS_STORAGE = {
+    "(core module $code": '(core module $code (import "shim" "a" (func $get (param i32 i32 i32)))'
+    ' (import "shim" "b" (func $exists (param i32 i32 i32)))',
+    "(instantiate $code)": '(instantiate $code (with "shim" (instance $shim)))',
+    '(func (export "health") (result i32) (i32.const 0))': """(func (export "health") (result i32)
+      (call $get (i32.const 0) (i32.const 0) (i32.const 512))
+      (call $exists (i32.const 0) (i32.const 0) (i32.const 512)) (i32.const 0))""",
+    '(func $health (result $health-status) (canon lift (core func $code "health"))': "(func $health (result"
+    ' $health-status) (canon lift (core func $code "health") (memory $memory) (realloc $realloc))',
+}
+"""The guest asks for a value and whether there is one when it is asked for its health."""
+
+
+def called(engine: wasmtime.Engine, wasm: bytes) -> list[str]:
+    """The host functions that arrive when the guest is asked for its health, through the engine's stock classes."""
+    arrived: list[str] = []
+    linker = wt.Linker(engine)
+    with linker.root() as root, root.add_instance(STORAGE) as storage:
+        for name, answer in (("get", b""), ("exists", True), ("x-airssys-get", None), ("x-airssys-exists", None)):
+            storage.add_func(name, lambda _, *key, name=name, answer=answer: arrived.append(name) or answer)
+    store = wasmtime.Store(engine)
+    store.set_fuel(1_000_000)
+    instance = linker.instantiate(store, wt.Component(engine, wasm))
+    lifecycle = instance.get_export_index(store, names.LIFECYCLE)
+    health = instance.get_func(store, instance.get_export_index(store, "health", lifecycle))
+    assert health is not None
+    assert "healthy" == health(store)
+    return arrived
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_guests_calls_take_the_new_functions(engine: wasmtime.Engine, levels: int) -> None:
+    """Patched, the guest's calls of storage arrive at the added host functions, through as many components as there
+    are; as it came, they arrive at storage's own."""
+    wasm = lifted.component(CALLS_STORAGE, storage=True, levels=levels)
+    assert ["get", "exists"] == called(engine, wasm)
+    assert ["x-airssys-get", "x-airssys-exists"] == called(engine, patch(wasm).wasm)
+
+
+def test_only_what_was_intercepted_changes(engine: wasmtime.Engine) -> None:
+    """A function that stays general arrives where it did, beside one that does not."""
+    wasm = lifted.component(CALLS_STORAGE, storage=True, get_options=f"{USUAL} string-encoding=utf16")
+    assert ["get", "exists"] == called(engine, wasm)
+    assert ["get", "x-airssys-exists"] == called(engine, patch(wasm).wasm)
+
+
 # -- reserved names ----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,49 @@
+"""The operator chooses how values cross a component's boundary: what info shows is what the worker does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lifted
+import pytest
+from live_host import GUESTS, Host
+
+pytestmark = pytest.mark.block1_runtime
+
+
+def crossing(host: Host, name: str) -> dict[str, Any]:
+    """What `airssys info` says about it."""
+    return dict(json.loads(host.cli("info", name, "--output", "json").stdout)["crossing"])
+
+
+def package(host: Host, name: str, wasm: bytes) -> Path:
+    """A signed package around these bytes, with the manifest of the least guest."""
+    source = host.out / f"source-{name}"
+    shutil.copytree(GUESTS / "extra-export", source)
+    (source / "component.wasm").write_bytes(wasm)
+    return host.package(source, name=name, edit=lambda text: text.replace("test/extra-export", f"test/{name}"))
+
+
+def test_what_cannot_be_patched_runs(configured: Callable[[str], Host]) -> None:
+    """A guest of another encoding takes the general path by itself and says why; one that uses a name of the host's is
+    refused on either path."""
+    host = configured('[workers]\npath = "fast"\noverride = [{ component = "test/slow", path = "general" }]\n')
+    host.up()
+    host.trust("test/*")
+    lift = '(canon lift (core func $code "handle-message") (memory $memory) (realloc $realloc)'
+    host.install(package(host, "odd", lifted.component({lift: f"{lift} string-encoding=utf16"})))
+    found = crossing(host, "test/odd")
+    assert "general" == found["path"]
+    assert "UTF-8" in found["reason"]
+    assert "hello" == host.ask("test/odd", "hello")
+    code = '(core module $o (func (export "f"))) (core instance $o (instantiate $o))'
+    outside = f'{code} (func $f (canon lift (core func $o "f"))) (export "x-airssys-take" (func $f))'
+    taken = lifted.component(outside=outside)
+    for name in ("quick", "slow"):
+        done = host.cli("install", str(package(host, name, taken)), "--yes", check=False)
+        assert 8 == done.returncode
+        assert b"E_RESERVED_NAME" in done.stderr
