@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory, messages, noise, starts, values
+from benchmarks import large, memory, messages, noise, starts, values
 from benchmarks.bench import Bench, Figures, publisher
 
 BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
 }
 """Those that run when none is named."""
 LONG: dict[str, Callable[[Bench], Figures]] = {
+    "large": large.large,
     "workers-1000": memory.workers_1000,
     "workers-2000": memory.workers_2000,
 }
