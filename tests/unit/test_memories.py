@@ -12,8 +12,10 @@ from forked import returns
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.engine import make_engine
-from sandbox.memories import ADDRESS_SPACE, Memories, Refused, memories
+from sandbox import memories as memories_module
+from sandbox.engine import RESERVED, make_engine
+from sandbox.engine import settings as engine_settings
+from sandbox.memories import ADDRESS_SPACE, Memories, Refused, install, is_refusal, memories
 
 pytestmark = pytest.mark.block1_runtime
 PAGE = 65536
@@ -172,3 +174,74 @@ def test_the_counts_agree_with_a_model(steps: list[tuple[str, int, int]]) -> Non
         for number in list(model):
             box.drop(number)
     assert 0 == box.used
+
+
+@pytest.mark.parametrize(("reserved", "guard"), [(0, 0), (4 << 30, 0), (0, 32 << 20), (8 << 30, 32 << 20)])
+def test_an_engine_that_expects_other_memories_gets_none(reserved: int, guard: int) -> None:
+    """Where reservation or guard pages are not what the settings say, no memory is made: code could rely on checks that
+    it left out. With the settings' own numbers it is (the control)."""
+
+    def child(reserved: int, guard: int) -> list[str]:
+        config = wasmtime.Config()
+        for name, value in engine_settings("standard").items():
+            setattr(config, name, value)
+        install(config, reserved, guard)
+        engine = wasmtime.Engine(config)
+        store = wasmtime.Store(engine)
+        store.set_fuel(10**9)
+        before = memories._last
+        try:
+            wasmtime.Instance(store, wasmtime.Module(engine, wasmtime.wat2wasm(TEXT)), [])
+        except wasmtime.WasmtimeError as error:
+            return [str(error), str(is_refusal(str(error))), str(memories._last - before)]
+        return []
+
+    told, refusal, made = returns(lambda: child(reserved, guard))
+    assert "the engine expects 4294967296 bytes" in told
+    assert ("False", "0") == (refusal, made)
+    assert [] == returns(lambda: child(RESERVED["memory_reservation"], RESERVED["memory_guard_size"]))
+
+
+def test_what_is_reserved_is_not_promised() -> None:
+    """Under vm.overcommit_memory = 2 the kernel ignores MAP_NORESERVE and counts what could be written. Without the
+    flag here: the part of a memory that is usable is accounted ("ac" in VmFlags, proc(5)), what is in reserve is not.
+    """
+
+    def child() -> list[list[bool]]:
+        memories_module._MAP &= ~0x4000
+        table = Memories(64 << 20)
+        memory = table.find(table.create(PAGE, 32 << 20))
+        table.grow(table._last, 3 * PAGE)
+        found = []
+        with open("/proc/self/smaps", encoding="utf-8", errors="replace") as file:
+            start, end = 0, 0
+            for line in file:
+                first, *rest = line.split()
+                if not first.endswith(":"):
+                    start, end = (int(part, 16) for part in first.split("-"))
+                elif first == "VmFlags:" and memory.base <= start < memory.base + memory.reserved:
+                    found.append([start < memory.base + memory.size, "ac" in rest])
+                    assert end > start
+        return found
+
+    found = returns(child)
+    assert [True, True] in found
+    assert [False, False] in found
+    assert all(usable == accounted for usable, accounted in found)
+
+
+def test_a_growth_the_kernel_cannot_promise_is_refused() -> None:
+    """mprotect that is refused for want of memory, as it is where the kernel is strict, is a refused growth: the memory
+    stays as it was, and the refusal is on record."""
+
+    def child() -> list[object]:
+        table = Memories(1 << 30)
+        number = table.create(PAGE, 1 << 30)
+        resource.setrlimit(resource.RLIMIT_DATA, (64 << 20, 64 << 20))
+        try:
+            table.grow(number, 512 << 20)
+        except Refused as refused:
+            return [is_refusal(str(refused)), table.find(number).size, table.used, table.take_refused()]
+        return []
+
+    assert [True, PAGE, PAGE, 512 << 20] == returns(child)
