@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
+import heavy_guests
 import pytest
 import wasmtime
 import wasmtime.component as wasmtime_component
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from sandbox import loader, memories
 from sandbox.engine import make_engine
-from sandbox.patch import images
+from sandbox.patch import binary, images
 from sandbox.wire import code_file
 from sandbox.wire.code_file import GRAIN, Image
 from supervisor.control import memfd
@@ -47,7 +49,7 @@ LARGE = quoted(bytes(range(256)) * 300)
 
 
 def test_the_data_leave_the_component() -> None:
-    """The module has its segments, empty, and a maximum that marks its memory; the image has the data."""
+    """The module has as many segments, empty, and a maximum that marks its memory; the image has the data."""
     wasm = component(f'(memory 3 40) (data (i32.const 65540) {LARGE}) (data "passive")')
     out = images.extract(wasm)
     ((image, content),) = out.images
@@ -200,7 +202,7 @@ def text_of(segments: list[tuple[str, int, bytes]], at_the_end: list[tuple[str, 
     return f"(memory 3 9) {' '.join(out)} {start}"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(_segments)
 @example([("large", 0, b"a"), ("active", 3, b"over"), ("large", 100, b"b"), ("passive", 0, b"p")])
 @example([("large", 1, b"ab"), ("active", 3 * PAGE - 1, b"xy")])
@@ -390,3 +392,53 @@ def test_another_memory_with_that_maximum() -> None:
         return [ctypes.string_at(each.base, 2).decode() for each in (other, real)]
 
     assert ["\0\0", "xx"] == returns(child)
+
+
+# -- guests of toolchains ---------------------------------------------------------------------------------------------
+
+
+def modules_of(wasm: bytes) -> list[bytes]:
+    """All core modules, nested ones included."""
+    found: list[bytes] = []
+    for each in binary.sections(wasm, binary.COMPONENT_HEADER, binary.Budget(1 << 20)):
+        body = wasm[each.body : each.end]
+        found += [body] if each.number == 1 else modules_of(body) if each.number == 4 else []
+    return found
+
+
+def data_alone(module: bytes) -> bytes:
+    """A component of one module that has this one's memory and data and nothing else, instantiated."""
+    parts = [binary.CORE_HEADER]
+    for each in binary.sections(module, binary.CORE_HEADER, binary.Budget(1 << 20)):
+        if each.number in (5, 11):
+            parts.append(module[each.start : each.end])
+    return binary.COMPONENT_HEADER + binary.section(1, b"".join(parts)) + binary.section(2, b"\1\0\0\0")
+
+
+SLOW = ("wasi-go", "wasi-starlingmonkey")
+"""Of 10,000 segments and more, for each of which the engine compiles code."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in SLOW else ()) for name in heavy_guests.NAMES]
+)
+def test_guests_of_toolchains(name: str) -> None:
+    """Laid out from the segments of a real guest, memory is byte for byte what the engine makes of them."""
+    wasm = heavy_guests.cached(name)
+    out = images.extract(wasm)
+    marked = [module for module in modules_of(wasm) if images.extract(data_alone(module)).images]
+    assert len(marked) == len(out.images)
+    assert name == "wasi-rust" or marked
+
+    def child(module: bytes) -> list[bool]:
+        found = []
+        for extracted in (False, True):
+            begun = Begun(data_alone(module), extracted=extracted)
+            (content,) = begun.contents()
+            found.append(hashlib.sha256(content).hexdigest())
+            del begun
+            gc.collect()
+        return [found[0] == found[1], len(content) > PAGE]
+
+    for module in marked:
+        assert [True, True] == returns(lambda module=module: child(module))
