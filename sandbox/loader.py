@@ -83,8 +83,8 @@ def _share(copy: int, source: int, size: int, fd: int) -> None:
     # On aarch64 the engine may have the processor check where branches lead (PROT_BTI), which this would take away.
     if libc.MACHINE != "x86_64" or (text := text_of(source, size)) is None:
         return
-    # An engine that relocates code has other bytes than the file.
-    if not memory.same(copy, source, size):
+    # An engine that relocates code has other bytes than the file; a security module may refuse to run a file's pages.
+    if not memory.same(copy, source, size) or not memory.may_execute(fd):
         return
     memory.map_file_over(copy, fd, 0, _pages(size))
     memory.protect(copy + text[0], text[1], mmap.PROT_READ | mmap.PROT_EXEC)

@@ -51,6 +51,20 @@ def protect(address: int, length: int, protection: int) -> None:
     libc.syscall("mprotect", address, length, protection)
 
 
+def may_execute(fd: int) -> bool:
+    """Whether this machine lets pages of the file be made executable (mounted noexec, SELinux, IMA: mprotect(2)).
+
+    Raises:
+        OSError: the file cannot be mapped at all.
+    """
+    with mapped_file(fd, PAGE) as address:
+        try:
+            protect(address, PAGE, mmap.PROT_READ | mmap.PROT_EXEC)
+        except OSError:
+            return False
+    return True
+
+
 def same(one: int, other: int, length: int) -> bool:
     """Whether two mapped spans hold the same bytes."""
     return int(_memcmp(one, other, length)) == 0

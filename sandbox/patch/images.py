@@ -13,7 +13,7 @@ its data segments nothing can read it.
 
 A module is left alone unless all of this holds: it defines one memory of 32 bits, not shared, and imports none; each of
 its active segments begins at a constant and lies within the memory it begins with; their data are `LEAST` bytes or
-more, and not strewn over more than four times as much.
+more, and not strewn over more than four times as much; all images together have no more than `MOST`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from sandbox.wire.code_file import GRAIN, MAX_IMAGES, Image
 
 LEAST = 64 << 10
 """Bytes of data from which an image is made: a plain copy of less takes less time than mapping it."""
+MOST = 64 << 20
+"""Bytes of all images of a component together, at most: the compiler has them in memory beside everything else."""
 MARKS = range(65535, 65535 - 4 * MAX_IMAGES, -1)
 """Maxima, in pages of 64 KiB, that mark a memory; those that a module of the component declares itself are left out."""
 _LARGEST = 65536
@@ -97,7 +99,7 @@ def _module(module: memoryview, budget: Budget, marks: Iterator[int], images: li
     if limits is None or data is None:
         return module
     minimum, maximum = limits
-    laid_out = _lay_out(data, minimum)
+    laid_out = _lay_out(data, minimum, MOST - sum(len(content) for _, content in images))
     mark = next(marks, 0)
     # A memory that may become larger than the mark lets it would be held to less.
     if laid_out is None or mark < minimum or mark < maximum < _LARGEST:
@@ -185,7 +187,7 @@ def _segments(reader: Reader) -> list[_Segment] | None:
     return found
 
 
-def _lay_out(segments: list[_Segment], pages: int) -> tuple[int, bytes] | None:
+def _lay_out(segments: list[_Segment], pages: int, most: int) -> tuple[int, bytes] | None:
     """Where the image begins in the memory, and the image, both in whole pages; None where there is to be none."""
     active = [(each.offset, each) for each in segments if each.offset is not None]
     filled = [(offset, each) for offset, each in active if each.end > each.data]
@@ -194,7 +196,7 @@ def _lay_out(segments: list[_Segment], pages: int) -> tuple[int, bytes] | None:
     total = sum(each.end - each.data for _, each in filled)
     start = min(offset for offset, _ in filled) // GRAIN * GRAIN
     end = -(-max(offset + each.end - each.data for offset, each in filled) // GRAIN) * GRAIN
-    if total < LEAST or end - start > 4 * total:
+    if total < LEAST or end - start > min(4 * total, most):
         return None
     image = bytearray(end - start)
     for offset, each in filled:

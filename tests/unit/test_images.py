@@ -105,6 +105,13 @@ def test_marks_are_nobody_elses() -> None:
     assert [] == images.extract(component(f"(memory 3 65535) {data}")).images
 
 
+def test_no_more_than_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images of a component together are bounded; what would be too much stays where it is."""
+    monkeypatch.setattr(images, "MOST", 5 * PAGE)
+    modules = [f"(memory 3) (data (i32.const 0) {LARGE})"] * 4
+    assert [2 * PAGE, 2 * PAGE] == [len(content) for _, content in images.extract(component(*modules)).images]
+
+
 def test_nested_components() -> None:
     """Modules of nested components, too."""
     module = f"(core module (memory 3) (data (i32.const 0) {LARGE}))"

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import struct
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -126,6 +127,33 @@ def test_the_copy_stays_where_it_differs() -> None:
 
     assert all(returns(lambda: child(False)))
     assert not any(returns(lambda: child(True)))
+
+
+@x86_64
+def test_the_copy_stays_where_files_may_not_run() -> None:
+    """Where the machine refuses to execute the file's pages (here: it lies on a noexec mount), the copy is kept and
+    runs; on the memfd, which it does not refuse, the pages are shared (the control)."""
+
+    def child(noexec: bool) -> list[bool]:
+        fd = memfd.sealed("code", compiled())
+        if noexec:
+            flags = int(os.statvfs("/dev/shm").f_flag)
+            if not flags & os.ST_NOEXEC:
+                libc.unshare(process.CLONE_NEWNS)
+                libc.mount(None, "/", None, 0x4000 | 0x40000)  # MS_REC, MS_PRIVATE
+                libc.mount("tmpfs", "/dev/shm", "tmpfs", 8)  # MS_NOEXEC
+            with tempfile.TemporaryFile(dir="/dev/shm") as file:
+                file.write(compiled())
+                file.flush()
+                fd = os.dup(file.fileno())
+        ((address, length),) = loader.deserialize(make_engine(), fd, len(compiled())).spans
+        found = mappings(address, length)
+        return ["x" in "".join(each["mode"] for each in found), all(each["Anonymous"] == 0 for each in found)]
+
+    assert [True, True] == returns(lambda: child(False))
+    if os.geteuid() != 0 and not os.statvfs("/dev/shm").f_flag & os.ST_NOEXEC:
+        pytest.skip("needs root: a mount of its own that is noexec")
+    assert [True, False] == returns(lambda: child(True))
 
 
 @x86_64
