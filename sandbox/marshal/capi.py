@@ -70,8 +70,16 @@ _SYMBOLS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 """Every symbol that is called: what it returns and takes."""
 
 
+missing: list[str] = []
+"""Symbols that the library lacks; `sandbox.marshal.check` refuses it for them."""
+
+
 def _bound(name: str) -> Any:
-    found = getattr(_library, name)
+    try:
+        found = getattr(_library, name)
+    except AttributeError:
+        missing.append(name)
+        return None
     found.restype, found.argtypes = _SYMBOLS[name][0], _SYMBOLS[name][1]
     return found
 

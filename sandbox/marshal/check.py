@@ -37,6 +37,7 @@ from sandbox.abi.types import (
 from sandbox.errors import AirssysError
 from sandbox.marshal import capi
 from sandbox.marshal.cells import BYTES_HEADER
+from sandbox.marshal.failures import TypesDiffer, prepare
 from sandbox.marshal.plans import Plan
 
 VERSION = "50.0."
@@ -129,11 +130,14 @@ def check_engine() -> None:
         raise _mismatch(
             "value marshalling needs CPython on a little-endian machine of 64 bits", sys.implementation.name
         )
+    if capi.missing:
+        raise _mismatch("the engine's library lacks a symbol", capi.missing[0])
     _check_structures(ffi)
     text = b"where a bytes object's bytes are"
     if ctypes.string_at(id(text) + BYTES_HEADER, len(text)) != text or capi.MEMORY[id(text) + BYTES_HEADER] != text[0]:
         raise _mismatch("bytes objects are laid out differently", sys.version.split()[0])
     _try()
+    prepare()
     _passed = True
 
 
@@ -162,6 +166,8 @@ def _try() -> None:
     capi.val_clone(writer.address, address)
     try:
         found = reader(cell, 0, 0)
+    except TypesDiffer as error:
+        raise _mismatch("a value does not come back as it went", "trial") from error
     finally:
         capi.val_delete(address)
     if found != _TRIED:

@@ -32,14 +32,23 @@ class _Waiting:
 
 
 _waiting = _Waiting()
-_SPARE = int(capi.error_new(b"a host function failed, and no memory is left to say so"))
-"""For the case that no error object can be made any more."""
+_spare = 0
+"""An error object for the case that none can be made any more."""
+
+
+def prepare() -> None:
+    """Make what a failure without memory needs. Once, before the first call."""
+    global _spare
+    _spare = _spare or int(capi.error_new(b"a host function failed, and no memory is left to say so"))
 
 
 def stop(error: BaseException) -> int:
     """Remember what a host function raised; the address of the error object that the engine is to be given."""
     _waiting.error = error
-    return int(capi.error_new(b"exception of a host function") or _SPARE)
+    try:
+        return int(capi.error_new(b"exception of a host function"))
+    except BaseException:  # whatever it is, the engine must hear of a failure
+        return _spare
 
 
 def forget() -> None:
