@@ -5,19 +5,32 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from wasmtime import WasmtimeError
 
 from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
+from sandbox.fast.exports import Codec, bind
+from sandbox.fuel import fuel
+from sandbox.patch.names import FAST_EXPORTS
+from sandbox.types import FastExport
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
 
 
 _PLANS = {name.replace("-", "_"): marshal.plan_of(each) for name, each in wit.FUNCTIONS[LIFECYCLE].items()}
 """By the name of the method."""
+
+
+# Made once, in the zygote: to look either up by its type would be to walk the type in every worker.
+_CODECS: dict[FastExport, Codec] = {name: Codec(wit.FUNCTIONS[LIFECYCLE][name]) for name in FAST_EXPORTS}
+
+
+class OutOfFuel(Exception):
+    """The guest used what was given for the adapter."""
 
 
 class Calls(Protocol):
@@ -45,12 +58,12 @@ class Calls(Protocol):
 class GeneralCalls:
     """By marshalling each value."""
 
-    initialize: marshal.Export
-    handle_message: marshal.Export
-    handle_callback: marshal.Export
-    metadata: marshal.Export
-    health: marshal.Export
-    shutdown: marshal.Export
+    initialize: Callable[..., Any]
+    handle_message: Callable[..., Any]
+    handle_callback: Callable[..., Any]
+    metadata: Callable[..., Any]
+    health: Callable[..., Any]
+    shutdown: Callable[..., Any]
 
     def __init__(self, instance: marshal.Instance) -> None:
         """
@@ -64,4 +77,42 @@ class GeneralCalls:
             function = instance.export(plan, LIFECYCLE)
             if function is None:
                 raise WasmtimeError(f"the component does not export {LIFECYCLE}#{plan.function.name}")
-            setattr(self, name, function)
+            setattr(self, name, _fuelled(function))
+
+
+def _fuelled(call: Callable[..., Any]) -> Callable[..., Any]:
+    def with_fuel(*arguments: Any) -> Any:
+        fuel.begin()
+        return call(*arguments)
+
+    return with_fuel
+
+
+class FastCalls(GeneralCalls):
+    """Through the adapter of a patched component, as far as it has one."""
+
+    def __init__(self, instance: marshal.Instance, names: Sequence[FastExport], message_size: int) -> None:
+        """
+        Args:
+            instance: as above.
+            names: the functions that are fast.
+            message_size: bytes of the largest message.
+
+        Raises:
+            WasmtimeError: as above.
+            NoScratch: the component is not what it is said to be.
+        """
+        super().__init__(instance)
+        fuel.begin()
+        for export in bind(instance, [_CODECS[name] for name in names], message_size):
+            setattr(self, export.name.replace("-", "_"), _within_budget(export))
+
+
+def _within_budget(call: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(*arguments: Any) -> Any:
+        answer = call(*arguments)
+        if fuel.used() > fuel.budget:
+            raise OutOfFuel
+        return answer
+
+    return checked

@@ -5,7 +5,7 @@ A trap or an exception while the guest runs ends the process; `classify` says wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import wasmtime
@@ -13,12 +13,15 @@ import wasmtime
 from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
-from sandbox.calls import Calls, GeneralCalls
+from sandbox.calls import Calls, FastCalls, GeneralCalls, OutOfFuel
+from sandbox.fast.reading import Misformed
+from sandbox.fast.scratch import FIRST, NoScratch
+from sandbox.fuel import fuel
 from sandbox.host import wasi
 from sandbox.host.links import ChannelClosed, GuestStopped
 from sandbox.host.messaging import from_id
 from sandbox.memories import is_refusal, memories
-from sandbox.types import Limits, Outcome
+from sandbox.types import FastExport, Limits, Outcome
 from sandbox.wire import router_frames as frames
 
 MAX_ERROR = 16 * 1024
@@ -31,6 +34,7 @@ _ENGINE_LIMITS = (
     "out of memory",
 )
 """What the engine's own limiter says, and the engine where the kernel gives it no more."""
+_NO_FUEL = "all fuel of one message consumed"
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
 _T = TypeVar("_T")
@@ -51,12 +55,16 @@ def classify(error: BaseException) -> GuestFailed:
         return error
     if isinstance(error, GuestStopped):
         return GuestFailed(error.outcome, str(error))
+    if isinstance(error, OutOfFuel):
+        return GuestFailed(Outcome.FUEL, _NO_FUEL)
+    if isinstance(error, Misformed | NoScratch):
+        return GuestFailed(Outcome.TRAP, str(error))
     if isinstance(error, MemoryError):
         return GuestFailed(Outcome.MEMORY, "the worker's address space is used up")
     if isinstance(error, wasmtime.WasmtimeError | wasmtime.Trap):
         text = str(error)
         if "all fuel consumed" in text:
-            return GuestFailed(Outcome.FUEL, "all fuel of one message consumed")
+            return GuestFailed(Outcome.FUEL, _NO_FUEL)
         if is_refusal(text) or any(words in text for words in _ENGINE_LIMITS):
             return GuestFailed(Outcome.MEMORY, _cause_first(text))
         return GuestFailed(Outcome.TRAP, _cause_first(text))
@@ -104,37 +112,60 @@ def error_text(answer: object) -> str:
 class Guest:
     """A live instance. Every method raises `GuestFailed` when the guest traps, runs out, or a channel breaks."""
 
-    def __init__(self, engine: Any, linker: Any, component: Any, limits: Limits) -> None:
+    def __init__(
+        self, engine: Any, linker: Any, component: Any, limits: Limits, fast: Sequence[FastExport] = ()
+    ) -> None:
+        """
+        Args:
+            engine: that the linker was made for.
+            linker: with the host functions (`sandbox.host.define`).
+            component: loaded into the engine.
+            limits: what it may use.
+            fast: its functions that are called through the adapter it was patched with; none when it was not.
+        """
         self._limits = limits
         try:
-            self._instantiate(engine, linker, component)
-            self._calls: Calls = GeneralCalls(self._instance)
-        except (wasmtime.WasmtimeError, GuestStopped, MemoryError) as error:
+            self._instantiate(engine, linker, component, patched=bool(fast))
+            self._calls: Calls
+            if fast:
+                self._calls = FastCalls(self._instance, fast, limits.message_size)
+                self._scratch_does_not_count()
+            else:
+                self._calls = GeneralCalls(self._instance)
+        except (wasmtime.WasmtimeError, GuestStopped, MemoryError, NoScratch) as error:
             raise self._told(classify(error)) from error
         finally:
             wasi.end_of_call()
 
-    def _instantiate(self, engine: Any, linker: Any, component: Any) -> None:
-        """Instantiate under every limit of the engine's."""
+    def _instantiate(self, engine: Any, linker: Any, component: Any, *, patched: bool = False) -> None:
+        """Instantiate under every limit of the engine's; a patched component with room for the adapter."""
         limits = self._limits
         if not memories.installed:
             raise GuestFailed(Outcome.INTERNAL_ERROR, "the engine's memories are not counted")
-        memories.limit = limits.memory
+        memories.limit = limits.memory + patched * FIRST
         self._store = marshal.Store(engine)
         # A single memory, too, is bounded by `sandbox.memories`: what the engine's limiter refuses leaves no record.
         self._store.set_limits(
             memory=_WHOLE_MEMORY,
             table_elements=limits.table_elements,
-            instances=limits.instances,
+            instances=limits.instances + patched,
             tables=limits.tables,
-            memories=limits.memories,
+            memories=limits.memories + patched,
         )
-        self._store.set_fuel(limits.fuel)
+        fuel.context, fuel.budget = self._store.context, limits.fuel
+        fuel.begin()
         self._instance = marshal.Instance(linker, self._store, component)
+
+    def _scratch_does_not_count(self) -> None:
+        """From now on the memory limit is the guest's alone."""
+        memories.limit = self._limits.memory
+        if memories.used > memories.limit:
+            raise GuestFailed(
+                Outcome.MEMORY, f"{memories.used} bytes over all memories at the start, {memories.limit} are allowed"
+            )
 
     def _call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         try:
-            self._store.set_fuel(self._limits.fuel)
             return function(*arguments)
         except ChannelClosed:
             raise
@@ -158,7 +189,7 @@ class Guest:
 
     def fuel_used(self) -> int:
         """Fuel the last call consumed."""
-        return self._limits.fuel - self._store.fuel()
+        return fuel.used()
 
     def initialize(self, frame: frames.Initialize, config: bytes | None) -> str:
         """Call `initialize`; "" or the component-error it returned."""

@@ -18,7 +18,7 @@ from sandbox.host import wasi
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
 from sandbox.loader import deserialize
 from sandbox.memories import ADDRESS_SPACE, memories
-from sandbox.types import EXIT_CODES, START_MS, Limits, Outcome
+from sandbox.types import EXIT_CODES, START_MS, Outcome
 from sandbox.wire import bridge_ops, packet, supervisor_frames
 from sandbox.wire import router_frames as frames
 from sandbox.wire.zmtp import Dealer
@@ -77,7 +77,7 @@ class _Component:
         tables = 8 * limits.tables * limits.table_elements
         data = 2 * limits.memory + 80 * limits.message_size + tables + SLACK
         # What linear memories have in reserve is address space, no data; nor is the native code.
-        spare = (ADDRESS_SPACE - 2) * limits.memory + limits.memories * reservation
+        spare = (ADDRESS_SPACE - 2) * limits.memory + (limits.memories + 1) * reservation
         return data, data + spare + self.spec.cwasm_size
 
 
@@ -101,7 +101,7 @@ def _run(engine: Any, linker: Any, blueprint: cage.Blueprint, uid: int, groups: 
     links.router = Router(Dealer(router_socket))
     links.self_id = spec.component
     links.message_size = spec.limits.message_size
-    return _serve(engine, linker, component.loaded, spec.limits)
+    return _serve(engine, linker, component.loaded, spec)
 
 
 def _tell(sock: socket.socket, kind: int, body: bytes) -> bool:
@@ -112,9 +112,9 @@ def _tell(sock: socket.socket, kind: int, body: bytes) -> bool:
     return True
 
 
-def _serve(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
+def _serve(engine: Any, linker: Any, component: Any, spec: supervisor_frames.WorkerSpec) -> Outcome:
     try:
-        return _loop(engine, linker, component, limits)
+        return _loop(engine, linker, component, spec)
     except ChannelClosed:
         return Outcome.KILLED  # router or bridge hung up: the host ended it, whatever its own state was
     except GuestFailed as failure:
@@ -129,14 +129,14 @@ def _serve(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
         return Outcome.MEMORY
 
 
-def _loop(engine: Any, linker: Any, component: Any, limits: Limits) -> Outcome:
-    router = links.router
+def _loop(engine: Any, linker: Any, component: Any, spec: supervisor_frames.WorkerSpec) -> Outcome:
+    router, limits = links.router, spec.limits
     frame, payload = router.receive()
     if not isinstance(frame, frames.Initialize):
         raise ProtocolViolation("the first frame must be Initialize", subject=type(frame).__name__)
     links.allow(max(limits.deadline_ms, START_MS))
     wasi.begin(frame.env, [links.self_id.package, *frame.args])
-    guest = Guest(engine, linker, component, limits)
+    guest = Guest(engine, linker, component, limits, spec.fast)
     error = guest.initialize(frame, payload if frame.has_config else None)
     if error:
         router.send(frames.Ready(None, "unknown", error))

@@ -81,7 +81,7 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[workers] spawn: workers are cloned from the zygote, or executed with an address-space layout of their own."""
     pool: int = 2
     """[workers] pool: caged workers without a component that are kept ready."""
-    path: CallPath = "general"
+    path: CallPath = "fast"
     """[workers] path: whether components are patched, so that values cross their boundary in bulk."""
     overrides: tuple[Override, ...] = ()
     """[[workers.override]], in the order of the file."""

@@ -13,8 +13,10 @@ from typing import Any
 
 from sandbox import marshal
 from sandbox.bindings import FUNCTIONS
+from sandbox.fast import imports
 from sandbox.host import filesystem, messaging, services, storage, wasi
 from sandbox.host.wasi.handles import Unreachable, handles
+from sandbox.patch.names import FAST_IMPORTS, fast
 
 INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
     "airssys:core/types@1.0.0": {},
@@ -42,14 +44,17 @@ def define(linker: Any) -> None:
     with linker.root() as root:
         for interface, functions in INTERFACES.items():
             with root.add_instance(interface) as instance:
-                for resource, kind in wasi.RESOURCES.get(interface, {}).items():
+                for resource, number in wasi.RESOURCES.get(interface, {}).items():
                     name = _resource_name(interface, resource)
-                    marshal.define_resource(instance, resource, name, kind, handles.destructor(kind))
+                    marshal.define_resource(instance, resource, name, number, handles.destructor(number))
                 for function, implementation in functions.items():
                     if isinstance(implementation, Unreachable):
                         marshal.define_trap(instance, function, implementation)
                     else:
                         marshal.define(instance, function, FUNCTIONS[interface][function], implementation)
+                for function in FAST_IMPORTS.get(interface, ()):
+                    known = FUNCTIONS[interface][function]
+                    imports.define(instance, fast(function), known, functions[function])
 
 
 def _resource_name(interface: str, resource: str) -> str:

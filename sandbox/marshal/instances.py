@@ -95,7 +95,11 @@ class Instance:
             function: its name and type, which must be the component's own (`Export`), or the plan of it.
             interface: the exported interface that it belongs to; "" for a function of the component's own.
         """
-        name = (function.function if isinstance(function, Plan) else function).name
+        found = self.function((function.function if isinstance(function, Plan) else function).name, interface)
+        return None if found is None else Export(self._store, found, function)
+
+    def function(self, name: str, interface: str = "") -> bytearray | None:
+        """The C structure of the function of this name (`wasmtime_component_func_t`); None when there is none."""
         parent = self._index(interface, None) if interface else None
         if interface and not parent:
             return None
@@ -113,7 +117,7 @@ class Instance:
             )
         finally:
             capi.export_index_delete(index)
-        return Export(self._store, found, function) if is_function else None
+        return found if is_function else None
 
     def _index(self, name: str, parent: int | None) -> int | None:
         encoded = name.encode()

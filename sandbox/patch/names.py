@@ -6,15 +6,10 @@ of ours, or make the patched component invalid.
 
 from __future__ import annotations
 
-import functools
-
-from sandbox import resources
-from sandbox.abi.of_wit import Reader
 from sandbox.abi.types import Function
+from sandbox.bindings import FUNCTIONS
 from sandbox.errors import AirssysError
 from sandbox.types import FastExport
-from sandbox.wit import parse_directory
-from sandbox.wit_resolve import Resolver
 
 PREFIX = "x-airssys-"
 RESERVE = PREFIX + "reserve"
@@ -46,7 +41,6 @@ FAST_IMPORTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Host functions that the adapter may intercept, by interface."""
-_PACKAGES = ("airssys-core", "airssys-osl")
 
 
 class ReservedName(AirssysError):
@@ -66,20 +60,7 @@ def fast(name: str) -> str:
     return PREFIX + name
 
 
-@functools.cache
 def functions() -> dict[str, dict[str, Function]]:
-    """Every fast function with its types, read from the WIT packages: interface -> name -> function.
-
-    Reads files the first time: a process that enters a cage calls it before.
-    """
-    packages = tuple(parse_directory(resources.wit_directory() / name) for name in _PACKAGES)
-    reader = Reader(Resolver.of(packages))
-    wanted = {LIFECYCLE: FAST_EXPORTS, **FAST_IMPORTS}
-    found: dict[str, dict[str, Function]] = {}
-    for package in packages:
-        for interface in package.interfaces:
-            full = package.full_name(interface.name)
-            if full in wanted:
-                known = reader.functions(package, interface)
-                found[full] = {name: known[name] for name in wanted[full]}
-    return found
+    """Every fast function with its types: interface -> name -> function."""
+    wanted: dict[str, tuple[str, ...]] = {LIFECYCLE: FAST_EXPORTS, **FAST_IMPORTS}
+    return {interface: {name: FUNCTIONS[interface][name] for name in names} for interface, names in wanted.items()}

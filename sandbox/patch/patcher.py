@@ -47,6 +47,7 @@ from sandbox.patch.component import (
     parse,
 )
 from sandbox.patch.trace import Scope, Steps, export_of, resolve, resolve_core
+from sandbox.types import FastExport
 
 _FUNC, _INSTANCE = b"\x01", b"\x05"
 _CORE_FUNC, _CORE_TABLE, _CORE_MEMORY = b"\x00", b"\x01", b"\x02"
@@ -67,7 +68,7 @@ class Patched:
     interface, by their own names."""
 
     wasm: bytes
-    exports: tuple[str, ...]
+    exports: tuple[FastExport, ...]
     imports: dict[str, tuple[str, ...]]
 
 
@@ -102,7 +103,8 @@ def _patch(root: Component) -> Patched:
     memory = resolve_core(place, Ref("core memory", _memory(lifts[0].lift.options)))
     imports = _imports(place, memory)
     edits: dict[tuple[int, ...], _Edits] = {}
-    exports = tuple(each.name for each in lifts)
+    lifted = {each.name for each in lifts}
+    exports = tuple(name for name in names.FAST_EXPORTS if name in lifted)
     for scope in _outwards(place):
         edits[scope.path] = _Edits(scope.component)
     kept = []

@@ -14,7 +14,16 @@ from pathlib import Path
 from sandbox import resources
 
 _SANDBOX = Path(__file__).resolve().parents[1]
-SOURCES = ("abi/*.py", "patch/*.py", "wire/code_file.py", "wire/compile_result.py", "compiler.py", "contract.py")
+SOURCES = (
+    "abi/*.py",
+    "bindings/*.py",
+    "fast/protocol.py",
+    "patch/*.py",
+    "wire/code_file.py",
+    "wire/compile_result.py",
+    "compiler.py",
+    "contract.py",
+)
 """What decides on the bytes that are compiled and on what is said about them, below `sandbox/`."""
 
 

@@ -42,7 +42,9 @@ def test_info_follows_the_configuration_at_the_next_start(playground: Any) -> No
     async def main() -> None:
         async with playground() as play:
             play.crossing = lambda path: FAST if path == "fast" else GENERAL
+            await play.stop_control()
             play.config = msgspec.structs.replace(play.config, path="general")
+            await play.start_control()
             play.trust()
             assert 200 == (await play.install(play.package())).status_code
             await again(play, path="fast")

@@ -6,7 +6,6 @@ is in the table with the core values that lie in its memory.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import gc
 import struct
@@ -35,11 +34,15 @@ from sandbox.abi.types import (
     Type,
 )
 from sandbox.engine import make_engine
-from sandbox.fast import calls
-from sandbox.fast.calls import Export, HostFunction, fuel
+from sandbox.fast import exports
+from sandbox.fast.exports import Codec, Export
+from sandbox.fast.imports import HostFunction
 from sandbox.fast.protocol import INLINE, SCRATCH_PAGES
 from sandbox.fast.reading import Misformed
 from sandbox.fast.scratch import scratch
+from sandbox.fuel import fuel
+from sandbox.marshal import capi
+from sandbox.marshal.failures import raise_of
 from sandbox.memories import memories
 from sandbox.patch.adapter import AdapterExport, AdapterImport, adapter, suits_export, suits_import
 
@@ -98,7 +101,7 @@ class Guest(Memory):
         memories.limit = 1 << 40  # guests of earlier examples live until they are collected
         self.store = wasmtime.Store(engine)
         self.store.set_fuel(BUDGET)
-        fuel.context = ctypes.cast(self.store._context(), ctypes.c_void_p).value or 0
+        fuel.context, fuel.budget = capi.context_of(self.store), BUDGET
         cores = flat_parameters(imported) if imported else ()
         returns = imported is not None and len(flat_result(imported)) > 1
         loads = "".join(f"({core}.load (i32.const {FLATS + 8 * n}))" for n, core in enumerate(cores))
@@ -154,18 +157,22 @@ class Guest(Memory):
 
 def _call(host: HostFunction) -> None:
     # No method of Guest: the engine keeps what it calls, and with it the store would live for ever.
-    if host.called():
-        raise calls._failures.pop()
+    error = host.called()
+    if error:
+        raise_of(error)
 
 
 class Core:
     """The exported function of an adapter as `Export` calls one: no component is around it."""
 
     def __init__(self, guest: Guest, function: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-        names = {1: "f", 2: "take"}
-        monkeypatch.setattr(calls, "enter", lambda number: guest.adapter[names[number]](guest.store))
+        parts = {name: bytearray(8) for name in ("f", "take")}
+        names = {capi.address_of(part): name for name, part in parts.items()}
+        monkeypatch.setattr(exports, "enter", lambda address: guest.adapter[names[address]](guest.store))
         reserve = guest.adapter["reserve"]
-        self.call = Export(function, 1, lambda nonce, count: int(reserve(guest.store, nonce, count)), 2)
+        self.call = Export(
+            Codec(function), parts["f"], lambda nonce, count: int(reserve(guest.store, nonce, count)), parts["take"]
+        )
 
 
 def exported(kind: Type) -> Function:
@@ -185,7 +192,7 @@ def test_export(monkeypatch: pytest.MonkeyPatch) -> None:
             guest = Guest(exported=exported(kind))
             call = Core(guest, exported(kind), patch).call
             for _ in range(2):
-                back = call(BUDGET, value, *[0] * 17)
+                back = call(value, *[0] * 17)
                 if isinstance(kind, ResultType) and not isinstance(kind.ok, ResultType) and type(back) is not Err:
                     back = Ok(back)
                 assert value == back
@@ -233,7 +240,7 @@ def test_large_export(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     call = Core(guest, function, monkeypatch).call
     value = bytes(range(256)) * (count // 256 + 1)
     for _ in range(3):
-        assert (value[:count], 7) == call(10_000, (value[:count], 7), *[0] * 17)
+        assert (value[:count], 7) == call((value[:count], 7), *[0] * 17)
         assert fuel.used() < 1000
 
 
@@ -244,7 +251,8 @@ def test_large_import(count: int) -> None:
     value = b"ab" * (count // 2 + 1)
     guest = Guest(imported=function, implementation=lambda key, data: data + key.encode())
     for _ in range(3):
-        fuel.begin(10_000, 0)
+        fuel.budget = 10_000
+        fuel.begin()
         assert Ok(value[:count] + b"key") == guest.run(function, ("key", value[:count]))
         assert fuel.used() < 3000
 
@@ -257,7 +265,7 @@ def test_scratch_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     last = (1 << 20) - 1
     for large, kept in ((True, False), (True, True), (True, True), (False, False), (False, False), (True, False)):
         value = b"x" * (2 << 20 if large else 5)
-        assert (value, 0) == call(BUDGET, (value, 0), *[0] * 17)
+        assert (value, 0) == call((value, 0), *[0] * 17)
         assert kept == (scratch.view[last] != 0)
 
 
@@ -267,7 +275,7 @@ def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     guest = Guest(exported=function)
     call = Core(guest, function, monkeypatch).call
     with pytest.raises(wasmtime.Trap):
-        call(BUDGET, (bytes(48 << 20), 0), *[0] * 17)
+        call((bytes(48 << 20), 0), *[0] * 17)
 
 
 # -- a guest that wants something else --------------------------------------------------------------------------------
@@ -297,8 +305,9 @@ def test_bad_result(called: str, monkeypatch: pytest.MonkeyPatch) -> None:
     function = Function("f", (("value", BYTES), *PADS), kind)
     guest = Guest(exported=function, called=called)
     call = Core(guest, function, monkeypatch).call
+    fuel.budget = 100_000
     with pytest.raises((wasmtime.Trap, wasmtime.WasmtimeError, Misformed)):
-        call(100_000, b"hello", *[0] * 17)
+        call(b"hello", *[0] * 17)
 
 
 def test_good_result(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +317,7 @@ def test_good_result(monkeypatch: pytest.MonkeyPatch) -> None:
         f"(i32.store offset=8 {_AT} (i32.const 1)) (i32.store8 (i32.const 3000) (i32.const 0x41)) {_AT}"
     )
     guest = Guest(exported=function, called=good)
-    assert Err("A") == Core(guest, function, monkeypatch).call(100_000, b"hello", *[0] * 17)
+    assert Err("A") == Core(guest, function, monkeypatch).call(b"hello", *[0] * 17)
 
 
 _REALLOCS = {
@@ -325,7 +334,7 @@ def test_bad_realloc(realloc: str, monkeypatch: pytest.MonkeyPatch) -> None:
     function = exported(TupleType((BYTES, U64)))
     guest = Guest(exported=function, realloc=realloc)
     with pytest.raises(wasmtime.Trap):
-        Core(guest, function, monkeypatch).call(BUDGET, (b"hello", 0), *[0] * 17)
+        Core(guest, function, monkeypatch).call((b"hello", 0), *[0] * 17)
 
 
 def test_import_from_within_realloc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +345,7 @@ def test_import_from_within_realloc(monkeypatch: pytest.MonkeyPatch) -> None:
     call_out = f"(call_indirect (type $imported) (i32.const 8) (i32.const 4) (i32.const {RETURNED}) (i32.const 0))"
     guest = Guest(exported=function, imported=importing, implementation=asked.append, realloc=call_out)
     with pytest.raises(wasmtime.Trap):
-        Core(guest, function, monkeypatch).call(BUDGET, (b"hello", 0), *[0] * 17)
+        Core(guest, function, monkeypatch).call((b"hello", 0), *[0] * 17)
     assert asked == []
 
 

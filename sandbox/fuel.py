@@ -1,0 +1,60 @@
+"""The fuel of the one guest of this process, on both paths alike.
+
+The engine charges fuel for each byte that a `memory.copy` moves, and moves the bytes of the general path without any.
+So that a budget means the same on both, what the adapter of the fast path uses is given beyond the budget, ahead of
+time, and taken off what was used. A guest that spent the lead on itself is found out at the end of the call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from sandbox.marshal import capi
+
+LEAD = 4096
+"""How far what was given is kept ahead of what the adapter has used."""
+
+
+class Fuel:
+    """`context`: address of the store's context; `budget`: of each call."""
+
+    def __init__(self) -> None:
+        self.context = self.budget = 0
+        self._given = self._copied = 0
+        self._left = ctypes.c_uint64()
+        self._at = ctypes.addressof(self._left)
+
+    def begin(self) -> None:
+        """A call begins on the general path."""
+        self._given = self._copied = 0
+        capi.context_set_fuel(self.context, self.budget)
+
+    def begin_copying(self, count: int) -> None:
+        """A call begins on the fast path, for which the adapter will use so much."""
+        self._copied = count
+        self._given = count + LEAD
+        capi.context_set_fuel(self.context, self.budget + self._given)
+
+    def copying(self, count: int) -> None:
+        """The adapter uses so much more, or has."""
+        self._copied += count
+        if self._given < self._copied + LEAD:
+            self._give(self._copied + 2 * LEAD)
+
+    def expect(self, count: int) -> None:
+        """The adapter will use so much, and then it will be told by `copying`."""
+        self._give(self._copied + count + 2 * LEAD)
+
+    def _give(self, given: int) -> None:
+        capi.context_get_fuel(self.context, self._at)
+        capi.context_set_fuel(self.context, self._left.value + given - self._given)
+        self._given = given
+
+    def used(self) -> int:
+        """What the guest itself has used since the call began."""
+        capi.context_get_fuel(self.context, self._at)
+        return max(self.budget + self._given - self._left.value - self._copied, 0)
+
+
+fuel = Fuel()
+"""One worker, one guest: module state is right."""
