@@ -11,13 +11,47 @@ from typing import Any
 import lifted
 import pytest
 from live_host import GUESTS, Host
+from probes import add
 
 pytestmark = pytest.mark.block1_runtime
+PROBE = "test/probe"
 
 
 def crossing(host: Host, name: str) -> dict[str, Any]:
     """What `airssys info` says about it."""
     return dict(json.loads(host.cli("info", name, "--output", "json").stdout)["crossing"])
+
+
+def configure(host: Host, text: str) -> None:
+    """Another configuration, and the host started anew."""
+    host.down()
+    (host.root / "etc" / "airssys.toml").write_text(text)
+    host.up()
+
+
+def test_the_switch(configured: Callable[[str], Host]) -> None:
+    """A component is on the path its host's configuration names for it, from the start that follows; it works on both,
+    and what one path stored the other reads. Info, as text and as JSON, says which functions are fast."""
+    host = configured('[workers]\npath = "fast"\n')
+    host.up()
+    host.trust("test/*")
+    add(host, "probe")
+    found = crossing(host, PROBE)
+    assert ("fast", ["handle-message", "handle-callback"], "") == (found["path"], found["exports"], found["reason"])
+    assert ["get", "set", "delete", "exists", "list-keys", "usage"] == found["imports"]["airssys:core/storage@1.0.0"]
+    text = host.cli("info", PROBE).stdout.decode()
+    assert "fast path: handle-message, handle-callback" in text
+    assert "fast path: airssys:core/host-services@1.0.0: log\n" in text
+    assert "hello" == host.ask(PROBE, "echo hello")
+    configure(host, '[workers]\npath = "fast"\noverride = [{ component = "test/*", path = "general" }]\n')
+    assert {"path": "general", "exports": [], "imports": {}, "reason": "the operator chose it"} == crossing(host, PROBE)
+    assert "general path: the operator chose it" in host.cli("info", PROBE).stdout.decode()
+    assert "hello" == host.ask(PROBE, "echo hello")
+    configure(host, '[workers]\npath = "general"\noverride = [{ component = "test/probe", path = "fast" }]\n')
+    assert "fast" == crossing(host, PROBE)["path"]
+    assert "hello" == host.ask(PROBE, "echo hello")
+    compiled = [path.name.partition("-")[0] for path in (host.root / "lib/control/cache").iterdir()]
+    assert (2, 1) == (len(compiled), len(set(compiled))), "one component, compiled once for each path"
 
 
 def package(host: Host, name: str, wasm: bytes) -> Path:
