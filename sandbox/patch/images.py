@@ -4,12 +4,13 @@ A module of 10 MB of data, as CPython is, would have every instance copy it. Her
 into an image, which workers map privately: pages that an instance does not write to are the same for all. The engine
 has a way of its own for this, which excludes memories of the host's making (`sandbox.memories`).
 
-In the place of each such segment stands an empty passive one, so that all have the numbers they had. To the code that
-is no difference: an active segment is dropped when its module is instantiated, and one that was dropped is as one that
-is empty. The engine compiles code for each active segment: Go's tens of thousands take it 20 of 28 seconds. The memory
-gets a maximum by which the host knows it (`MARKS`); the host holds it to the declared one. Reference: WebAssembly core
-specification 2.0, "Modules, Instantiation" and "Binary format, Modules": between the making of a memory and the last of
-its data segments nothing can read it.
+Without a data count section no code can name a segment, and they go altogether. With one, an empty passive segment takes
+the place of each, so that all have the numbers they had. To the code that is no difference: an active segment is
+dropped when its module is instantiated, and one that was dropped is as one that is empty. The engine compiles code for
+each active segment: Go's 42,000 take it 20 of 28 seconds. The memory gets a maximum by which the host knows it
+(`MARKS`); the host holds it to the declared one. Reference: WebAssembly core specification 2.0, "Modules,
+Instantiation" and "Binary format, Modules": between the making of a memory and the last of its data segments nothing
+can read it.
 
 A module is left alone unless all of this holds: it defines one memory of 32 bits, not shared, and imports none; each of
 its active segments begins at a constant and lies within the memory it begins with; their data are `LEAST` bytes or
@@ -37,7 +38,7 @@ _MAX_NESTING = 20
 _SEGMENTS = 1_000_000
 """Most sections and segments of all modules together."""
 _CORE_MODULE, _COMPONENT = 1, 4
-_IMPORT, _MEMORY, _DATA = 2, 5, 11
+_IMPORT, _MEMORY, _DATA, _DATA_COUNT = 2, 5, 11, 12
 _FUNCTION, _TABLE, _IMPORTED_MEMORY, _GLOBAL, _TAG = range(5)
 _ACTIVE, _PASSIVE, _ACTIVE_IN = range(3)
 _I32_CONST, _END = 0x41, 0x0B
@@ -106,11 +107,15 @@ def _module(module: memoryview, budget: Budget, marks: Iterator[int], images: li
         return module
     start, content = laid_out
     images.append((Image(mark * GRAIN, minimum * GRAIN, maximum * GRAIN, start, 0, len(content)), content))
-    replaced = {_MEMORY: b"\x01\x01" + u32(minimum) + u32(mark), _DATA: _emptied(module, data)}
+    numbered = _DATA_COUNT in found or any(each.offset is None for each in data)
     parts: list[Bytes] = [module[: len(binary.CORE_HEADER)]]
     for each in sections:
-        body = replaced.get(each.number)
-        parts.append(module[each.start : each.end] if body is None else section(each.number, body))
+        if each.number == _MEMORY:
+            parts.append(section(_MEMORY, b"\x01\x01" + u32(minimum) + u32(mark)))
+        elif each.number != _DATA:
+            parts.append(module[each.start : each.end])
+        elif numbered:
+            parts.append(section(_DATA, _emptied(module, data)))
     return b"".join(parts)
 
 

@@ -75,7 +75,7 @@ class Compiler:
             raise
 
     async def _get(self, wasm: bytes, name: str, path: CallPath, patient: bool) -> CompiledComponent:
-        digest = hashlib.sha256(wasm).hexdigest()
+        digest = await asyncio.to_thread(_digest, wasm)
         cached = await self._cached(digest, name, path)
         if cached is not None:
             return cached
@@ -143,6 +143,10 @@ class Compiler:
         if compiled is None:
             raise CompileError("the compiled component was taken out of the cache", subject=name)
         return compiled
+
+
+def _digest(wasm: bytes) -> str:
+    return hashlib.sha256(wasm).hexdigest()
 
 
 def _close_unused(task: asyncio.Task[CompiledComponent]) -> None:

@@ -105,6 +105,24 @@ def test_marks_are_nobody_elses() -> None:
     assert [] == images.extract(component(f"(memory 3 65535) {data}")).images
 
 
+def test_segments_keep_their_numbers_where_they_have_any() -> None:
+    """With a data count section, or a passive segment, there are as many segments as before; else there are none."""
+
+    def segments(module: str) -> int | None:
+        out = images.extract(component(module))
+        assert 1 == len(out.images)
+        (core,) = modules_of(out.wasm)
+        for each in binary.sections(core, binary.CORE_HEADER, binary.Budget(100)):
+            if each.number == 11:
+                return core[each.body]
+        return None
+
+    data = f'(memory 3) (data (i32.const 4) {LARGE}) (data (i32.const 9) "x")'
+    assert segments(data) is None
+    assert 3 == segments(data + '(data "passive")')
+    assert 2 == segments(data + "(func (data.drop 1))")
+
+
 def test_no_more_than_so_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """All images of a component together are bounded; what would be too much stays where it is."""
     monkeypatch.setattr(images, "MOST", 5 * PAGE)
