@@ -4,8 +4,8 @@ A module of 10 MB of data, as CPython is, would have every instance copy it. Her
 into an image, which workers map privately: pages that an instance does not write to are the same for all. The engine
 has a way of its own for this, which excludes memories of the host's making (`sandbox.memories`).
 
-Without a data count section no code can name a segment, and they go altogether. With one, an empty passive segment takes
-the place of each, so that all have the numbers they had. To the code that is no difference: an active segment is
+Without a data count section no code can name a segment, and they go altogether. With one, an empty passive segment
+takes the place of each, so that all have the numbers they had. To the code that is no difference: an active segment is
 dropped when its module is instantiated, and one that was dropped is as one that is empty. The engine compiles code for
 each active segment: Go's 42,000 take it 20 of 28 seconds. The memory gets a maximum by which the host knows it
 (`MARKS`); the host holds it to the declared one. Reference: WebAssembly core specification 2.0, "Modules,
