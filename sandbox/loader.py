@@ -28,7 +28,7 @@ from sandbox.kernel import libc, memory
 from sandbox.wire import code_file
 
 PAGE = memory.PAGE
-SHARED_FROM = 64 << 10
+SHARED_FROM = 16 << 10
 """Bytes of .cwasm from which its pages are shared: below, putting them there costs more than they take."""
 _ELF = struct.Struct("<40xQ10xHH2x")
 """Of the header: offset of the section headers, their size, their number."""

@@ -20,7 +20,7 @@ from sandbox.marshal.plans import plan_of
 from sandbox.marshal.reentrance import gate, reentered
 from sandbox.patch.names import RESERVE, TAKE, fast
 
-FUEL = 250
+FUEL = 380
 """Of the adapter's own instructions in one call, about."""
 _COPIED = struct.Struct("<I")
 _RESERVE = plan_of(Function(RESERVE, (("nonce", U32), ("bytes", U32)), U32))

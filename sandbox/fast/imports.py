@@ -15,7 +15,7 @@ from sandbox.fuel import fuel
 from sandbox.marshal import capi
 from sandbox.marshal.failures import stop
 
-FUEL = 100
+FUEL = 127
 """Of the adapter's own instructions in one call, about."""
 _REASON = struct.Struct("<II")
 _NEED = struct.Struct("<I")
