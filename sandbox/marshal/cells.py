@@ -17,7 +17,7 @@ from sandbox.marshal.shapes import INTEGERS
 BYTES_HEADER = bytes.__basicsize__ - 1
 """Where a bytes object's bytes begin (CPython's `PyBytesObject`); `sandbox.marshal.check` looks."""
 NAN = float("nan")
-_U8_CELL = bytes([KINDS["u8"]]) + bytes(CELL - 1)
+_U8 = bytes([KINDS["u8"]])
 _NOTHING = bytearray(CELL)
 EMPTY = address_of(_NOTHING)
 """The address of an empty array."""
@@ -40,7 +40,8 @@ def of_bytes(value: Any, keep: list[Any]) -> int:
     size = len(value)
     if not size:
         return EMPTY
-    cells = bytearray(_U8_CELL * size)
+    cells = bytearray(CELL * size)
+    cells[::CELL] = _U8 * size
     cells[WORD::CELL] = value
     first = c_char.from_buffer(cells)
     keep.append(first)

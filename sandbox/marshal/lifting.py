@@ -51,6 +51,8 @@ _OTHERS: dict[type, str] = {
     ListType: "QQ8x", RecordType: "QQ8x", TupleType: "QQ8x", VariantType: "QQQ", EnumType: "QQ8x", OptionType: "Q16x",
     ResultType: "B7xQ8x", FlagsType: "QQ8x", HandleType: "Q16x",
 }  # fmt: skip
+_PIECE = 2048
+"""Cells that are copied at a time: as many as stay in the cache, and in memory the C library has at hand."""
 _NAMES = Struct(f"<{NAME_WORDS * 'Q'}")
 
 
@@ -68,10 +70,13 @@ def bytes_at(count: int, address: int) -> bytes:
     """A `list<u8>`."""
     if not count:
         return b""
-    cells = MEMORY[address : address + count * CELL].tobytes()
-    if cells[0] != KINDS["u8"]:
+    if MEMORY[address] != KINDS["u8"]:
         differs()
-    return cells[WORD::CELL]
+    end = address + count * CELL
+    if count <= _PIECE:
+        return MEMORY[address:end].tobytes()[WORD::CELL]
+    step = _PIECE * CELL
+    return b"".join([MEMORY[at : min(at + step, end)].tobytes()[WORD::CELL] for at in range(address, end, step)])
 
 
 def scalars_at(count: int, address: int, kind: str) -> list[Any]:

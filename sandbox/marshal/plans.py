@@ -76,6 +76,7 @@ class Plan:
 
     def __init__(self, function: Function) -> None:
         self.function = function
+        self._numbers = _numbers(function)
         self.count = len(function.parameters)
         self._made: dict[str, Any] = {}
 
@@ -109,24 +110,38 @@ class Plan:
     def _writer(self, what: str, named: list[tuple[str, Type]], *, result: bool) -> Writer:
         key = f"write {what}"
         if key not in self._made:
-            title = f"{self.function.name} {key}"
-            lowered = Lowering().plan(tuple(kind for _, kind in named), title, result)
-            self._made[key] = Writer(self.function.name, named, lowered)
+            kinds = tuple(kind for _, kind in named)
+            shared = (kinds, result, self._numbers)
+            if shared not in _lowered:
+                _lowered[shared] = Lowering().plan(kinds, f"{self.function.name} {key}", result)
+            self._made[key] = Writer(self.function.name, named, _lowered[shared])
         return self._made[key]  # type: ignore[no-any-return]
 
     def _reader(self, what: str, kinds: tuple[Type, ...], *, result: bool) -> Reader:
         key = f"read {what}"
         if key not in self._made:
-            self._made[key] = Lifting().plan(kinds, f"{self.function.name} {key}", result)
+            shared = (kinds, result, self._numbers)
+            if shared not in _lifted:
+                _lifted[shared] = Lifting().plan(kinds, f"{self.function.name} {key}", result)
+            self._made[key] = _lifted[shared]
         return self._made[key]  # type: ignore[no-any-return]
 
 
+def _numbers(function: Function) -> tuple[int | None, ...]:
+    """Which of the resources it mentions are the host's, and as what: a part of what its plan is made of."""
+    return tuple(host_types.get(resource) for resource in handles_in(function))
+
+
+_Shape = tuple[tuple[Type, ...], bool, tuple[int | None, ...]]
+_lowered: dict[_Shape, Lowered] = {}
+_lifted: dict[_Shape, Reader] = {}
+"""The code of functions with the same types is the same; the first one's name is in its tracebacks."""
 _plans: dict[tuple[Function, tuple[int | None, ...]], Plan] = {}
 
 
 def plan_of(function: Function) -> Plan:
     """The function's plan: one for all functions of its name and type."""
-    key = (function, tuple(host_types.get(resource) for resource in handles_in(function)))
+    key = (function, _numbers(function))
     plan = _plans.get(key)
     if plan is None:
         plan = _plans[key] = Plan(function)
