@@ -40,7 +40,7 @@ def main(profile: str = "paranoid", lost: frozenset[str] = frozenset(), private:
     Args:
         profile: whose engine workers get.
         lost: walls the host runs without.
-        private: whether it is for one worker alone, which shares no page with a sibling.
+        private: whether it is for one worker alone, which shares no page of its memory with a sibling.
     """
     process.set_name("airssys-zygote")
     process.die_with_parent()
