@@ -15,6 +15,7 @@ from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
 from sandbox.fast.exports import Codec, bind
 from sandbox.fuel import fuel
+from sandbox.marshal.reentrance import gate
 from sandbox.patch.names import FAST_EXPORTS
 from sandbox.types import FastExport
 
@@ -82,7 +83,8 @@ class GeneralCalls:
 
 def _fuelled(call: Callable[..., Any]) -> Callable[..., Any]:
     def with_fuel(*arguments: Any) -> Any:
-        fuel.begin()
+        if not gate.busy:  # the call is about to be refused, and the fuel is that of the one in hand
+            fuel.begin()
         return call(*arguments)
 
     return with_fuel

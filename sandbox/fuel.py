@@ -41,6 +41,10 @@ class Fuel:
         if self._given < self._copied + LEAD:
             self._give(self._copied + 2 * LEAD)
 
+    def copied(self, count: int) -> None:
+        """The adapter has used so much more at the end of a call, within the lead."""
+        self._copied += count
+
     def expect(self, count: int) -> None:
         """The adapter will use so much, and then it will be told by `copying`."""
         self._give(self._copied + count + 2 * LEAD)

@@ -72,13 +72,13 @@ class _Memory:
 
     `guard` bytes that never are lie before and behind it. `spare` counts what is reserved only so that growing moves
     nothing; what the engine expects is no part of it. `maximum` is what the engine knows, `bound` what the author of
-    the module declared, where that is less.
+    the module declared, where that is less. One that is not `counted` has been set apart.
     """
 
-    __slots__ = ("base", "bound", "guard", "maximum", "reserved", "size", "spare")
+    __slots__ = ("base", "bound", "counted", "guard", "maximum", "reserved", "size", "spare")
 
     def __init__(self, size: int, maximum: int, reserved: int, guard: int) -> None:
-        self.maximum, self.bound = maximum, _WHOLE
+        self.maximum, self.bound, self.counted = maximum, _WHOLE, True
         # An empty memory needs an address, too; nothing in it is ever usable.
         self.reserved = max(-(-max(reserved, size) // _PAGE) * _PAGE, _PAGE)
         self.guard, self.size, self.spare = -(-guard // _PAGE) * _PAGE, size, 0
@@ -229,7 +229,7 @@ class Memories:
             except Refused:
                 self._note(more)
                 raise
-            moved.bound = memory.bound
+            moved.bound, moved.counted = memory.bound, memory.counted
             ctypes.memmove(moved.base, memory.base, memory.size)
             memory.unmap()
             self._spare -= memory.spare
@@ -257,6 +257,7 @@ class Memories:
         """
         memory = self._live[number]
         self._apart, self._apart_limit, self._placed = number, limit, placed
+        memory.counted = False
         self.used -= memory.size
         placed(memory.base, memory.size)
 
@@ -266,7 +267,7 @@ class Memories:
         if number == self._apart:
             self._apart = 0
             self._placed(0, 0)
-        else:
+        if memory.counted:
             self.used -= memory.size
         memory.unmap()
         self._spare -= memory.spare

@@ -102,7 +102,19 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     log_bytes: int = 256 << 10
     """Bytes of log a second."""
 
+    @property
+    def crossing(self) -> int:
+        """Bytes that payloads may take on their way across the wasm boundary (docs/values.md).
 
+        One that comes in and goes out again is there a few times. On the general path each of its bytes is a dynamic
+        value besides, of 32 bytes in the C API and 48 in the engine, both times; larger ones the engine refuses.
+        """
+        return 8 * self.message_size + 168 * min(self.message_size, LARGEST_GENERAL)
+
+
+LARGEST_GENERAL = (128 << 20) // 48
+"""Bytes of a list that the engine takes or gives on the general path, at most: what it lets one call copy, and what it
+counts for each. No setting of the C API changes it."""
 START_MS = 10_000
 """Least time a worker has to become ready, milliseconds; its deadline, if that is longer."""
 

@@ -72,10 +72,9 @@ class _Component:
     def memory(self, reservation: int) -> tuple[int, int]:
         """Bytes of data and of address space, where each linear memory reserves `reservation` bytes."""
         limits = self.spec.limits
-        # A linear memory exists twice while it moves; a payload a few times while it is converted (32 bytes of dynamic
-        # value per byte of a list); an entry of a table has 8 bytes.
+        # A linear memory exists twice while it moves; an entry of a table has 8 bytes.
         tables = 8 * limits.tables * limits.table_elements
-        data = 2 * limits.memory + 80 * limits.message_size + tables + SLACK
+        data = 2 * limits.memory + limits.crossing + tables + SLACK
         # What linear memories have in reserve is address space, no data; nor is the native code.
         spare = (ADDRESS_SPACE - 2) * limits.memory + (limits.memories + 1) * reservation
         return data, data + spare + self.spec.cwasm_size

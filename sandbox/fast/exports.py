@@ -9,7 +9,7 @@ from typing import Any
 from sandbox.abi.layout import size
 from sandbox.abi.types import U32, Function, Ok, ResultType, TupleType
 from sandbox.fast.protocol import BLOBS, INLINE, OUT
-from sandbox.fast.reading import reader, refuse
+from sandbox.fast.reading import refuse, result_reader
 from sandbox.fast.scratch import KEPT, NoScratch, scratch
 from sandbox.fast.writing import writer
 from sandbox.fuel import fuel
@@ -22,7 +22,8 @@ from sandbox.patch.names import RESERVE, TAKE, fast
 
 FUEL = 380
 """Of the adapter's own instructions in one call, about."""
-_COPIED = struct.Struct("<I")
+_copied_of = struct.Struct("<I").unpack_from
+_func_call = capi.func_call
 _RESERVE = plan_of(Function(RESERVE, (("nonce", U32), ("bytes", U32)), U32))
 
 
@@ -40,7 +41,7 @@ class Codec:
         assert kind is not None
         self.function = function
         self.write = writer(TupleType(tuple(each for _, each in function.parameters)))
-        self.read = reader(kind)
+        self.read = result_reader(kind)
         self.end = OUT + size(kind)
         self.plain = isinstance(kind, ResultType) and not isinstance(kind.ok, ResultType)
 
@@ -97,6 +98,8 @@ class Export:
             Misformed: what it returned is no value of the type.
             Exception: whatever a host function raised.
         """
+        if gate.busy:  # before anything of the call in hand is written over
+            raise reentered()
         view = scratch.view
         end = self._write(view, arguments)
         if end > len(view):
@@ -106,30 +109,29 @@ class Export:
         fuel.begin_copying(end - BLOBS + FUEL)
         enter(self._address)
         view = scratch.view
-        copied = _COPIED.unpack_from(view, 20)[0]
-        fuel.copying(copied)
+        (copied,) = _copied_of(view, 20)
         if copied > INLINE:
+            fuel.copying(copied)
             enter(self._take)
             view = scratch.view
-        most = max(end, self._end + copied, scratch.used)
+        else:
+            fuel.copied(copied)  # out of the lead
         value, cursor = self._read(view, OUT, self._end)
         if cursor != self._end + copied:
             refuse("lengths that contradict each other")
         if self._plain and type(value) is Ok:
             value = value.value
-        if most > KEPT or scratch.after_large:
-            scratch.call_over(most)
+        if end > KEPT or cursor > KEPT or scratch.used > KEPT or scratch.after_large:
+            scratch.call_over(max(end, cursor, scratch.used))
         return value
 
 
 def enter(address: int) -> None:
-    """Call a function of the guest that takes and gives nothing. Raises what ends it; Reentered."""
-    if gate.busy:
-        raise reentered()
+    """Call a function of the guest that takes and gives nothing. Raises what ends it."""
     gate.busy = True
     try:
         forget()
-        error = capi.func_call(address, fuel.context, 0, 0, 0, 0)
+        error = _func_call(address, fuel.context, 0, 0, 0, 0)
         if error:
             raise_of(error)
     finally:

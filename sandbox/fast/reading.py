@@ -206,6 +206,23 @@ def _always(member: Any, _: Any) -> Any:
     return member
 
 
+def result_reader(kind: Type) -> Reader:
+    """The reader of what an export returns; it may leave out the `Ok` around a value that needs none."""
+    read = reader(kind)
+    if not (isinstance(kind, ResultType) and kind.ok == OptionType(BYTES) and payload_offset(kind) == 4):
+        return read
+    # A reply: `ok(some(bytes))` is nearly every message's end, so it is read in one go.
+    unpack_from = struct.Struct("<B3xB7xI").unpack_from
+
+    def read_reply(view: Any, at: int, cursor: int) -> tuple[Any, int]:
+        failed, some, length = unpack_from(view, at)
+        if failed or some != 1:
+            return read(view, at, cursor)
+        return bytes(view[cursor : cursor + length]), cursor + length
+
+    return read_reply
+
+
 # -- arguments of an import, by code made from the types ---------------------------------------------------------------
 
 

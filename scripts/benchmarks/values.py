@@ -19,22 +19,27 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import paths
 
 from benchmarks.bench import HERE, METER, Bench, Figure, Figures
+from sandbox import compiler
 from sandbox.guest import Guest
 from sandbox.host.links import Bridge, links
-from sandbox.wire import packet
+from sandbox.loader import deserialize
+from sandbox.memories import memories
+from sandbox.types import CallPath, Limits
+from sandbox.wire import compile_result, packet
 from sandbox.wire.bridge_ops import ANSWER, Op
 
 SIZES = {"16": 16, "4k": 4096, "64k": 65_536, "1m": 1 << 20}
 KINDS: dict[str, bytes] = {"text": b"The quick brown fox jumps over the lazy dog.\n", "binary": bytes(range(256))}
+LIMITS = Limits(memory=64 << 20, fuel=2_000_000_000)
 TURNS = 9
 """Measurements of each, by turns: what else the machine does meets all alike. Their median counts."""
-SECONDS = 0.02
-"""About how long one measurement takes."""
+SECONDS, BATCHES = 0.024, 8
+"""About how long one measurement takes, and in how many parts."""
 
 
 def values(_bench: Bench) -> Figures:
@@ -45,31 +50,58 @@ def values(_bench: Bench) -> Figures:
 # -- measuring --------------------------------------------------------------------------------------------------------
 
 
-def _each(action: Callable[[], object], seconds: float = SECONDS) -> float:
-    """Microseconds of one of as many as fit into `seconds`."""
+def _each(action: Callable[[], object]) -> float:
+    """Microseconds of one: the best of several batches, so that what else runs on the machine is left out."""
     began = time.perf_counter()
     action()
-    count = max(3, int(seconds / max(time.perf_counter() - began, 1e-6)))
-    began = time.perf_counter()
-    for _ in range(count):
-        action()
-    return (time.perf_counter() - began) / count * 1e6
+    count = max(1, int(SECONDS / BATCHES / max(time.perf_counter() - began, 1e-6)))
+    best = float("inf")
+    for _ in range(BATCHES):
+        began = time.perf_counter()
+        for _ in range(count):
+            action()
+        best = min(best, time.perf_counter() - began)
+    return best / count * 1e6
 
 
-def _by_turns(**actions: Callable[[], object]) -> dict[str, float]:
-    """The median of each; collecting garbage is nobody's."""
-    for action in actions.values():
-        action()
+def _by_turns(**prepared: Callable[[], Callable[[], object]]) -> dict[str, list[float]]:
+    """What each took, turn by turn, by what prepares it for a turn; collecting garbage is nobody's."""
     gc.collect()
     gc.disable()
     try:
-        times: dict[str, list[float]] = {name: [] for name in actions}
+        times: dict[str, list[float]] = {name: [] for name in prepared}
         for _ in range(TURNS):
-            for name, action in actions.items():
+            for name, prepare in prepared.items():
+                action = prepare()
+                action()  # finds what it needs warm
                 times[name].append(_each(action))
     finally:
         gc.enable()
-    return {name: statistics.median(each) for name, each in times.items()}
+    return times
+
+
+def _figure(ours: list[float], peers: list[float], name: str) -> Figure:
+    """Medians; ours so that the ratio is the median of the turns' own."""
+    peer = statistics.median(peers)
+    ratio = statistics.median(one / other for one, other in zip(ours, peers, strict=True))
+    return Figure(ratio * peer, peer, "us", name)
+
+
+def _more(one: Callable[[], object], other: Callable[[], object], count: int) -> tuple[float, float]:
+    """By how many microseconds one of `count` in `one` takes longer than in `other`, and what it takes there.
+
+    Medians over pairs that follow each other closely: a round trip of two processes changes with the weather.
+    """
+    differences, others = [], []
+    for _ in range(60):
+        times = []
+        for action in (one, other):
+            began = time.perf_counter()
+            action()
+            times.append((time.perf_counter() - began) / count * 1e6)
+        differences.append(times[0] - times[1])
+        others.append(times[1])
+    return statistics.median(differences), statistics.median(others)
 
 
 def _payload(kind: str, size: int) -> bytes:
@@ -87,23 +119,26 @@ FIELDS: dict[str, Any] = {
 """Every field of a message is there."""
 
 
-def _handler(guest: paths.Running, payload: bytes) -> Callable[[], object]:
+def _handler(guest: paths.Running, payload: bytes) -> Callable[[], Callable[[], object]]:
     frame = paths.deliver(**FIELDS)
-    paths.connect(guest.peers, guest.limits)
-    assert guest.message(payload, **FIELDS)[1] == ""
-    handle = guest.guest.handle_message
-    return lambda: handle(frame, payload)
+
+    def prepare() -> Callable[[], object]:
+        handle = guest.use().handle_message
+        assert handle(frame, payload) == (payload, "")
+        return lambda: handle(frame, payload)
+
+    return prepare
 
 
 # -- echoes -----------------------------------------------------------------------------------------------------------
 
 
-def _extism() -> Callable[[bytes], bytes]:
+def _extism() -> Callable[[bytes], Callable[[], Callable[[], object]]]:
     import extism
     from airssys.cc import compile_core
 
     plugin = extism.Plugin(compile_core(Path(__file__).with_name("extism_echo.c")))
-    return lambda payload: bytes(plugin.call("echo", payload))
+    return lambda payload: lambda: lambda: plugin.call("echo", payload)
 
 
 def _echo() -> Figures:
@@ -119,10 +154,10 @@ def _echo() -> Figures:
             for kind in KINDS:
                 payload = _payload(kind, size)
                 actions = {path: _handler(guest, payload) for path, guest in guests.items()}
-                times = _by_turns(extism=lambda payload=payload: theirs(payload), **actions)
+                times = _by_turns(extism=theirs(payload), **actions)
                 for path in guests:
                     label = f"values-{name}-{kind}" + ("" if path == fastest else f"-{path}")
-                    figures[label] = Figure(times[path], times["extism"], "us", "an echo of Extism, same process")
+                    figures[label] = _figure(times[path], times["extism"], "an echo of Extism, same process")
             if name in stock:
                 figures[f"values-{name}-stock"] = Figure(
                     figures[f"values-{name}-binary"].ours, stock[name], "us", "the same by wasmtime-py as it is"
@@ -154,9 +189,9 @@ def _languages() -> Figures:
         with paths.running(wasm, paths.PATHS[-1]) as guest:
             for size in ("16", "64k"):
                 payload = _payload("binary", SIZES[size])
-                times = _by_turns(ours=_handler(guest, payload), extism=lambda payload=payload: theirs(payload))
+                times = _by_turns(ours=_handler(guest, payload), extism=theirs(payload))
                 label = f"values-{size}-{name.removeprefix('echo-')}"
-                figures[label] = Figure(times["ours"], times["extism"], "us", f"Extism's echo in C; ours in {language}")
+                figures[label] = _figure(times["ours"], times["extism"], f"Extism's echo in C; ours in {language}")
     return figures
 
 
@@ -208,38 +243,28 @@ def _storage_get() -> Figures:
     """A guest's storage.get: what it adds to the round trip of the same question, and what it costs with no bridge."""
     count = 200
     figures: Figures = {}
-    with contextlib.ExitStack() as stack:
-        bridge = stack.enter_context(_bridge())
+    frame = paths.deliver(**FIELDS)
+    with _bridge() as bridge:
         for path in paths.PATHS:
-            guest = stack.enter_context(paths.running(METER / "component.wasm", path))
-            paths.connect(guest.peers, guest.limits)
-            asked = {"one": f"get {count}".encode(), "none": b"get 0"}
-            frame = paths.deliver(**FIELDS)
+            with paths.running(METER / "component.wasm", path) as guest:
+                handle, many = guest.use().handle_message, f"get {count}".encode()
 
-            def many(
-                bridge: Any, what: str, guest: Guest = guest.guest, asked: Any = asked, frame: Any = frame
-            ) -> None:
-                links.bridge = bridge
-                reply, error = guest.handle_message(frame, asked[what])
-                assert reply is not None, error
+                def gets(asked: object, message: bytes = many, handle: Any = handle) -> Callable[[], object]:
+                    def action() -> None:
+                        links.bridge = cast(Bridge, asked)
+                        assert handle(frame, message)[1] == ""
 
-            def bare() -> None:
-                for _ in range(count):
-                    bridge.ask(Op.STORAGE_GET, "k")
+                    return action
 
-            times = _by_turns(
-                whole=lambda many=many: many(bridge, "one"),
-                bare=bare,
-                alone=lambda many=many: many(_Nobody(), "one"),
-                none=lambda many=many: many(_Nobody(), "none"),
-            )
-            whole, round_trip = (times["whole"] - times["none"]) / count, times["bare"] / count
+                def bare(asked: Any) -> Callable[[], object]:
+                    return lambda: [asked.ask(Op.STORAGE_GET, "k") for _ in range(count)]
+
+                more, round_trip = _more(gets(bridge), bare(bridge), count)
+                alone, _ = _more(gets(_Nobody()), bare(_Nobody()), count)
             suffix = "" if path == paths.PATHS[-1] else f"-{path}"
-            figures[f"values-get{suffix}"] = Figure(
-                whole - round_trip, round_trip, "us more", "the round trip itself, asked from Python; bound: 3 us"
-            )
-            alone = (times["alone"] - times["none"]) / count
-            figures[f"values-get-alone{suffix}"] = Figure(alone, whole, "us", "storage.get with the round trip")
+            peer = "the round trip itself, asked from Python; bound: 3 us"
+            figures[f"values-get{suffix}"] = Figure(more, round_trip, "us more", peer)
+            figures[f"values-get-alone{suffix}"] = Figure(alone, more, "us more", "what it adds; here with no bridge")
     return figures
 
 
@@ -247,21 +272,54 @@ def _storage_get() -> Figures:
 
 
 def _instantiate() -> Figures:
-    """Store, limits, instance and the lookup of its calls."""
-    figures: Figures = {}
+    """Store, limits, instance and the lookup of its calls: again and again in one process, and as a worker does it."""
+    times = {}
+    for path in paths.PATHS:
+        with paths.running("echo", path) as guest:
+            times[path] = _by_turns(one=lambda guest=guest: guest.instantiate)["one"]
+    figures: Figures = {
+        "values-instantiate-c": _figure(times["fast"], times["general"], "on the general path; bound: 150 us")
+    }
     heavy = _heavy()
-    wanted: dict[str, Path] = {"c": GUEST}
+    wanted = {"c": GUEST}
     for name in ("echo-qjs", "echo-python"):
         with contextlib.suppress(heavy.ToolchainMissing):
             wanted[name.removeprefix("echo-")] = heavy.built(name)
     for name, wasm in wanted.items():
-        times = {}
-        for path in paths.PATHS:
-            with paths.running(wasm, path) as guest:
-                times[path] = _by_turns(one=guest.instantiate)["one"]
-        general = times["general"]
-        bound = {"c": "; bound: 150 us", "python": "; bound: 3000 us"}.get(name, "")
-        figures[f"values-instantiate-{name}"] = Figure(
-            times[paths.PATHS[-1]], general, "us", f"on the general path{bound}"
-        )
+        fast, general = _first(wasm, "fast"), _first(wasm, "general")
+        bound = "; bound: 3000 us" if name == "python" else ""
+        figures[f"values-first-{name}"] = Figure(fast, general, "us", f"on the general path{bound}")
     return figures
+
+
+def _first(wasm: Path, path: CallPath) -> float:
+    """Microseconds of the one instantiation in a fresh fork of a warm process, from a code file as a worker gets it."""
+    output = compiler._compile(paths.engine(), bytearray(wasm.read_bytes()), path)
+    made, start = compile_result.parse_header(output)
+    if made.error:
+        raise SystemExit(f"{wasm}: {made.error}")
+    with paths.running("echo", path) as guest:
+        guest.use()
+    code = os.memfd_create("code")
+    os.write(code, memoryview(output)[start:])
+    times = []
+    gc.collect()
+    gc.freeze()
+    for _ in range(15):
+        near, far = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            memories.limit = LIMITS.memory
+            loaded = deserialize(paths.engine(), code, made.cwasm_size)
+            memories.prepare(loaded.images, code)
+            began = time.perf_counter()
+            Guest(paths.engine(), paths.linker(), loaded.component, LIMITS, made.crossing.exports)
+            far.send(str((time.perf_counter() - began) * 1e6).encode())
+            os._exit(0)
+        far.close()
+        times.append(float(near.recv(64)))
+        near.close()
+        os.waitpid(pid, 0)
+    gc.unfreeze()
+    os.close(code)
+    return statistics.median(times)

@@ -193,7 +193,7 @@ class Workers:
         worker.deadline = asked + self.start_seconds
         self.by_incarnation[request.incarnation] = worker
         limits = request.limits
-        self.cgroups.limit(worker.group, 2 * limits.memory + 80 * limits.message_size + (64 << 20))
+        self.cgroups.limit(worker.group, 2 * limits.memory + limits.crossing + (64 << 20))
         if worker.stage == "blank":
             self._specify(worker)
 

@@ -199,7 +199,7 @@ def test_a_health_that_does_not_exist(path: str, number: int) -> None:
         with hostile(path) as guest:
             guest.message(told(HEALTH_CASE, number))
             try:
-                return guest.guest.health()
+                return guest.use().health()
             except GuestFailed as failure:
                 return failure.outcome.value
 

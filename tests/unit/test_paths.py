@@ -227,7 +227,7 @@ def used(path: str, message: bytes, answer: Any = None, **fields: Any) -> int:
     with paths.running("kitchen", path) as guest:
         guest.peers.answer = (0, answer)
         guest.message(message, **fields)
-        return guest.guest.fuel_used()
+        return guest.use().fuel_used()
 
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 65_536, 1 << 20])
@@ -248,3 +248,28 @@ def test_a_small_budget_carries_a_large_message() -> None:
     for path in paths.PATHS:
         with paths.running("echo", path, msgspec.structs.replace(paths.WIDE, fuel=5_000)) as echo:
             assert (bytes(1 << 20), "") == echo.message(bytes(1 << 20))
+
+
+def test_a_guest_is_not_called_while_it_runs(guest: paths.Running) -> None:
+    """A host function that would call the guest again is refused; the call it belongs to goes on undisturbed."""
+    refused: list[str] = []
+    message = kitchen.call("storage.set", "key", b"value")
+    guest.peers.answer = (0, None)
+    assert (b"\0", "") == guest.message(message)
+    fuel = guest.use().fuel_used()
+    live, ask = guest.use(), guest.peers.ask
+
+    def again(op: Op, *arguments: Any) -> tuple[int, Any]:
+        with pytest.raises(GuestFailed) as caught:
+            live.handle_message(paths.deliver(), bytes(100_000))
+        refused.append(str(caught.value))
+        with pytest.raises(GuestFailed):
+            live.health()
+        return ask(op, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guest.peers, "ask", again)
+        assert (b"\0", "") == guest.message(message)
+    assert ["while a guest is running"] == [text.partition("called ")[2][:24] for text in refused]
+    assert fuel == live.fuel_used()
+    assert (b"\0", "") == guest.message(message)
