@@ -59,12 +59,18 @@ def forget() -> None:
 def raise_waiting() -> None:
     """Raise a host function's exception, if one waits."""
     waiting, _waiting.error = _waiting.error, None
-    if waiting is not None:
-        raise waiting
+    try:
+        if waiting is not None:
+            raise waiting
+    finally:
+        del waiting  # or it would hold this frame, and the frame it: a guest's memory would outlive its end
 
 
 def raise_of(address: int) -> NoReturn:
     """Raise what a failed call means: a host function's own exception, or the engine's error at this address."""
     error = capi.error_at(address)
-    raise_waiting()
-    raise error
+    try:
+        raise_waiting()
+        raise error
+    finally:
+        del error  # as above
