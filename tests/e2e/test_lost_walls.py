@@ -138,7 +138,7 @@ def test_doctor_measures_the_processes(configured: Callable[[str], Host]) -> Non
     host.up()
     found = json.loads(host.cli("doctor", "--output", "json").stdout)
     assert ("paranoid", "exec", 0) == tuple(found["config"][key] for key in ("profile", "spawn", "pool"))
-    assert [{"component": "acme/*", "spawn": "zygote"}] == found["config"]["overrides"]
+    assert [{"component": "acme/*", "spawn": "zygote", "path": None}] == found["config"]["overrides"]
     assert set(host.processes()) == {process["name"] for process in found["processes"]}
     for process in found["processes"]:
         state = _state(process["pid"])
