@@ -21,7 +21,8 @@ tree of cells laid out beforehand, or reads the engine's. No type is walked in a
     check        whether the engine is the one that all this was written for
     engine_types types as the engine tells them, for worlds that are not ours; not imported here
 
-How values look in Python: `sandbox.abi.types`. What the two paths rely on in common, and why: docs/adr/0016-marshalling.md.
+How values look in Python: `sandbox.abi.types`. What the two paths rely on in common, and why:
+docs/adr/0016-marshalling.md.
 """
 
 from __future__ import annotations
