@@ -15,11 +15,15 @@ LEAD = 4096
 """How far what was given is kept ahead of what the adapter has used."""
 
 
+class OutOfFuel(Exception):
+    """The guest used what was given for the adapter."""
+
+
 class Fuel:
-    """`context`: address of the store's context; `budget`: of each call."""
+    """`context`: address of the store's context; `budget`: of each call; `used`: in the last one, by the guest."""
 
     def __init__(self) -> None:
-        self.context = self.budget = 0
+        self.context = self.budget = self.used = 0
         self._given = self._copied = 0
         self._left = ctypes.c_uint64()
         self._at = ctypes.addressof(self._left)
@@ -54,10 +58,17 @@ class Fuel:
         capi.context_set_fuel(self.context, self._left.value + given - self._given)
         self._given = given
 
-    def used(self) -> int:
-        """What the guest itself has used since the call began."""
+    def finish(self) -> None:
+        """A call is over: `used` is what the guest itself has used in it.
+
+        Raises:
+            OutOfFuel: more than its budget.
+        """
         capi.context_get_fuel(self.context, self._at)
-        return max(self.budget + self._given - self._left.value - self._copied, 0)
+        used = self.budget + self._given - self._left.value - self._copied
+        self.used = used if used > 0 else 0
+        if used > self.budget:
+            raise OutOfFuel
 
 
 fuel = Fuel()

@@ -13,10 +13,10 @@ import wasmtime
 from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
-from sandbox.calls import Calls, FastCalls, GeneralCalls, OutOfFuel
+from sandbox.calls import Calls, FastCalls, GeneralCalls
 from sandbox.fast.reading import Misformed
 from sandbox.fast.scratch import FIRST, NoScratch
-from sandbox.fuel import fuel
+from sandbox.fuel import OutOfFuel, fuel
 from sandbox.host import wasi
 from sandbox.host.links import ChannelClosed, GuestStopped
 from sandbox.host.messaging import from_id
@@ -189,7 +189,7 @@ class Guest:
 
     def fuel_used(self) -> int:
         """Fuel the last call consumed."""
-        return fuel.used()
+        return fuel.used
 
     def initialize(self, frame: frames.Initialize, config: bytes | None) -> str:
         """Call `initialize`; "" or the component-error it returned."""

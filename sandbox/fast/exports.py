@@ -11,7 +11,8 @@ from sandbox.abi.types import U32, Function, Ok, ResultType, TupleType
 from sandbox.fast.protocol import BLOBS, INLINE, OUT
 from sandbox.fast.reading import refuse, result_reader
 from sandbox.fast.scratch import KEPT, NoScratch, scratch
-from sandbox.fast.writing import writer
+from sandbox.fast.straight import goes_straight
+from sandbox.fast.writing import straight_writer, writer
 from sandbox.fuel import fuel
 from sandbox.marshal import capi
 from sandbox.marshal.failures import forget, raise_of
@@ -20,7 +21,7 @@ from sandbox.marshal.plans import plan_of
 from sandbox.marshal.reentrance import gate, reentered
 from sandbox.patch.names import RESERVE, TAKE, fast
 
-FUEL = 380
+FUEL = 405
 """Of the adapter's own instructions in one call, about."""
 _copied_of = struct.Struct("<I").unpack_from
 _func_call = capi.func_call
@@ -40,7 +41,8 @@ class Codec:
         kind = function.result
         assert kind is not None
         self.function = function
-        self.write = writer(TupleType(tuple(each for _, each in function.parameters)))
+        parameters = TupleType(tuple(each for _, each in function.parameters))
+        self.write = straight_writer(parameters) if goes_straight(parameters) else writer(parameters)
         self.read = result_reader(kind)
         self.end = OUT + size(kind)
         self.plain = isinstance(kind, ResultType) and not isinstance(kind.ok, ResultType)
@@ -95,6 +97,7 @@ class Export:
         Raises:
             Reentered: a guest is running.
             wasmtime.WasmtimeError: it trapped, or ran out of fuel.
+            OutOfFuel: it ran out of fuel, and used that of the adapter.
             Misformed: what it returned is no value of the type.
             Exception: whatever a host function raised.
         """
@@ -123,6 +126,7 @@ class Export:
             value = value.value
         if end > KEPT or cursor > KEPT or scratch.used > KEPT or scratch.after_large:
             scratch.call_over(max(end, cursor, scratch.used))
+        fuel.finish()
         return value
 
 

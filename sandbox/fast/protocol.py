@@ -3,7 +3,8 @@
 Little-endian 32-bit words:
 
 =======  ===============================================================================================================
-0        bytes of the image that is to go into the guest
+0        bytes of the image that is to go into the guest. Parameters that go straight (`sandbox.fast.straight`) do
+         without the first three words
 4        where the image is
 8        how many blobs go before it, described from `BLOBS` on: where the pointer to it is to be written, where its
          bytes are, how many, and their alignment (0: there is none this time)

@@ -43,8 +43,9 @@ from sandbox.abi.types import (
     may_be_none,
 )
 from sandbox.bindings import CLASSES
-from sandbox.fast.protocol import BLOBS, IMAGE, IMAGE_ROOM
+from sandbox.fast.protocol import BLOBS, IMAGE, IMAGE_ROOM, OUT
 from sandbox.fast.reading import FORMATS, enum_members
+from sandbox.fast.straight import is_straight
 
 Writer = Callable[[Any, Any], int]
 """Called with the scratch memory and the value: the bytes of scratch memory that it takes. If there are not so many,
@@ -69,12 +70,18 @@ def writer(kind: Type) -> Writer:
     if isinstance(kind, ResultType):
         step_by_step = _built(kind, unless_err=not isinstance(kind.ok, ResultType))
         ok = kind.ok
-        if ok is not None and (isinstance(ok, ResultType) or not _straight(ok)):
+        if ok is not None and (isinstance(ok, ResultType) or not is_straight(ok)):
             return step_by_step
         return _generated(ok, payload_offset(kind), size(kind), step_by_step) if _small(kind) else step_by_step
-    if _straight(kind) and _small(kind):
+    if is_straight(kind) and _small(kind):
         return _generated(kind, 0, size(kind), None)
     return _built(kind, unless_err=False)
+
+
+def straight_writer(kind: Type) -> Writer:
+    """The writer of a value for an adapter that knows the type: of the image, and what follows it
+    (`sandbox.fast.straight`)."""
+    return _generated(kind, 0, size(kind), None, told=False)
 
 
 def _small(kind: Type) -> bool:
@@ -229,16 +236,6 @@ def _which(kind: Type) -> Callable[[Any], tuple[int, Any]]:
 # -- with one pack_into, by code made from the type --------------------------------------------------------------------
 
 
-def _straight(kind: Type) -> bool:
-    """Whether a value's image always has the same fields: no choice with different payloads, no lists but bytes."""
-    if isinstance(kind, Primitive | EnumType) or kind == BYTES:
-        return True
-    if isinstance(kind, OptionType):
-        return _straight(kind.payload) and not may_be_none(kind.payload)
-    members = members_of(kind)
-    return members is not None and all(_straight(each) for each in members)
-
-
 @dataclass(frozen=True)
 class _Blob:
     """What a pointer of the image points to; `data`, `count` and `there` are expressions."""
@@ -255,9 +252,10 @@ class _Code:
     """Source text of a straight writer of `kind` at `offset` of an image of `length` bytes.
 
     Everything but what pointers point to is packed at once; an option that is not there has zeros and an empty blob.
+    Where the adapter is `told`, a header and descriptions of blobs are packed, too.
     """
 
-    def __init__(self, kind: Type | None, offset: int, length: int, otherwise: Writer | None) -> None:
+    def __init__(self, kind: Type | None, offset: int, length: int, otherwise: Writer | None, told: bool) -> None:
         self._image: list[tuple[int, str, str]] = []
         self._found: list[_Blob] = []
         self._lines: list[str] = []
@@ -269,11 +267,12 @@ class _Code:
         blobs = sorted(self._found, key=lambda blob: not blob.joined)
         joined = [blob.data for blob in blobs if blob.joined]
         ends = len(blobs)
-        self._line(f"    e0 = {BLOBS + 16 * ends}")
+        self._line(f"    e0 = {BLOBS + 16 * ends if told else OUT}")
         for number, blob in enumerate(blobs):
             self._line(f"    e{number + 1} = e{number} + {blob.count}")
         self._line(f"    if e{ends} > len(view): return e{ends}")
-        self._line(f"    pack_into(view, 0, {self._packed(length, blobs)})")
+        words = self._packed(length, blobs) if told else self._image_alone(length)
+        self._line(f"    pack_into(view, {0 if told else IMAGE}, {words})")
         if joined:
             self._line(f"    view[e0:e{len(joined)}] = b''.join(({', '.join(joined)},))")
         for number in range(len(joined), ends):
@@ -292,17 +291,27 @@ class _Code:
 
     def _packed(self, length: int, blobs: list[_Blob]) -> str:
         """The words of the one `pack_into`, whose format covers all before the blobs' data."""
-        form, at = "<4I16x", IMAGE
-        words = [str(length), str(IMAGE), str(len(blobs)), "0"]
-        for offset, code, word in sorted(self._image):
-            form += f"{offset - at}x{code}"
-            at = offset + struct.calcsize("<" + code)
-            words.append(word)
-        form += f"{BLOBS - at}x" + "4I" * len(blobs)
+        image, words, end = self._fields()
+        form = f"<4I16x{image}{BLOBS - end}x" + "4I" * len(blobs)
+        words = [str(length), str(IMAGE), str(len(blobs)), "0", *words]
         for number, blob in enumerate(blobs):
             words += [str(blob.slot), f"e{number}", blob.count, blob.there]
         self.scope["pack_into"] = struct.Struct(form).pack_into
         return ", ".join(words)
+
+    def _image_alone(self, length: int) -> str:
+        image, words, end = self._fields()
+        self.scope["pack_into"] = struct.Struct(f"<{image}{IMAGE + length - end}x").pack_into
+        return ", ".join(words)
+
+    def _fields(self) -> tuple[str, list[str], int]:
+        """The format of the image without its end, the words, and where that is."""
+        form, words, at = "", [], IMAGE
+        for offset, code, word in sorted(self._image):
+            form += f"{offset - at}x{code}"
+            at = offset + struct.calcsize("<" + code)
+            words.append(word)
+        return form, words, at
 
     def _value(self, kind: Type, at: int, expression: str, there: str, indent: str) -> None:
         """Lines that bring one value into names; they are set, too, where an option around it is not there."""
@@ -353,7 +362,7 @@ class _Code:
         return name
 
 
-def _generated(kind: Type | None, offset: int, length: int, otherwise: Writer | None) -> Writer:
-    code = _Code(kind, offset, length, otherwise)
+def _generated(kind: Type | None, offset: int, length: int, otherwise: Writer | None, *, told: bool = True) -> Writer:
+    code = _Code(kind, offset, length, otherwise, told)
     exec(compile(code.source, "<writer>", "exec"), code.scope)  # noqa: S102, made of types alone
     return code.scope["write"]  # type: ignore[no-any-return]

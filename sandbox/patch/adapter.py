@@ -35,12 +35,13 @@ from sandbox.abi.layout import (
     payload_offset,
     size,
 )
-from sandbox.abi.types import Function, HandleType, ListType, OptionType, Primitive, Type
+from sandbox.abi.types import Function, HandleType, ListType, OptionType, Primitive, TupleType, Type
 from sandbox.fast.protocol import (
     AGAIN,
     ANNOUNCE,
     BLOBS,
     CALL,
+    IMAGE,
     INLINE,
     LARGEST,
     OUT,
@@ -48,6 +49,7 @@ from sandbox.fast.protocol import (
     SCRATCH_MAX_PAGES,
     SCRATCH_PAGES,
 )
+from sandbox.fast.straight import blobs, goes_straight
 
 
 class Unsuitable(Exception):
@@ -334,15 +336,9 @@ class _Export:
 (func $take-{number}
   (global.set $cursor (i32.const {OUT + whole}))
   {"".join(self._blobs(kind, f"(i32.const {OUT})", "(drop (call $grab {pointer} {length}))"))}{post})
-(func (export "{self._export.name}") (local $p i32)
+(func (export "{self._export.name}") (local $p i32) (local $n i32) (local $at i32)
   (global.set $taking (i32.const -1))
-  (call $inject-{self._export.realloc})
-  (global.set $inside (i32.const 1))
-  (local.set $p (call $realloc-{self._export.realloc} (i32.const 0) (i32.const 0) (i32.const {widest})
-    (i32.load $s (i32.const 0))))
-  (global.set $inside (i32.const 0))
-  (if (i32.and (local.get $p) (i32.const {widest - 1})) (then unreachable))
-  (call $put-image (local.get $p))
+  {self._enter(widest)}
   (global.set $result (local.tee $p (call $call-{number} (local.get $p))))
   (if (i32.and (local.get $p) (i32.const {alignment(kind) - 1})) (then unreachable))
   (memory.copy $s $guest (i32.const {OUT}) (local.get $p) (i32.const {whole}))
@@ -352,6 +348,32 @@ class _Export:
   (if (i32.gt_u (local.get $p) (i32.const {INLINE}))
     (then (global.set $taking (i32.const {number})))
     (else (call $take-{number}))))"""
+
+    def _enter(self, widest: int) -> str:
+        """Bring the parameters into the guest; the pointer to them is in $p."""
+        realloc = f"call $realloc-{self._export.realloc} (i32.const 0) (i32.const 0)"
+        parameters = TupleType(tuple(each for _, each in self._export.function.parameters))
+        check = f"(if (i32.and (local.get $p) (i32.const {widest - 1})) (then unreachable))" if widest > 1 else ""
+        if not goes_straight(parameters):
+            return f"""(call $inject-{self._export.realloc})
+  (global.set $inside (i32.const 1))
+  (local.set $p ({realloc} (i32.const {widest}) (i32.load $s (i32.const 0))))
+  (global.set $inside (i32.const 0))
+  {check}
+  (call $put-image (local.get $p))"""
+        lines = [f"(local.set $at (i32.const {OUT}))", "(global.set $inside (i32.const 1))"]
+        for slot, option, _ in blobs(parameters):
+            lines.append("" if option is None else f"(if (i32.load8_u $s (i32.const {IMAGE + option})) (then")
+            lines.append(f"""(local.set $n (i32.load $s (i32.const {IMAGE + slot + 4})))
+    (i32.store $s (i32.const {IMAGE + slot}) (local.tee $p ({realloc} (i32.const 1) (local.get $n))))
+    (memory.copy $guest $s (local.get $p) (local.get $at) (local.get $n))
+    (local.set $at (i32.add (local.get $at) (local.get $n)))""")
+            lines.append("" if option is None else "))")
+        whole = size(parameters)
+        lines.append(f"(local.set $p ({realloc} (i32.const {widest}) (i32.const {whole})))")
+        lines += ["(global.set $inside (i32.const 0))", check]
+        lines.append(f"(memory.copy $guest $s (local.get $p) (i32.const {IMAGE}) (i32.const {whole}))")
+        return "\n  ".join(line for line in lines if line)
 
     def _blobs(self, kind: Type, at: str, action: str) -> Iterator[str]:
         """`action` for each string and list of bytes in an image in scratch: there are no lists of other things."""

@@ -18,6 +18,7 @@ SOURCES = (
     "abi/*.py",
     "bindings/*.py",
     "fast/protocol.py",
+    "fast/straight.py",
     "patch/*.py",
     "wire/code_file.py",
     "wire/compile_result.py",
