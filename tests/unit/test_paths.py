@@ -37,7 +37,7 @@ FIELDS = st.fixed_dictionaries(
         "content_type": st.none() | NAME,
     },
 )
-FUEL_TOLERANCE = 600
+FUEL_TOLERANCE = 150
 """Fuel by which the paths may differ for one message: the adapter's own instructions are returned by estimate."""
 LARGEST = 8 << 20
 """Bytes of the largest message and of the largest value there can be."""
