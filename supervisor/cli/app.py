@@ -6,6 +6,7 @@ The root knows every command's name and one line about it; a command's module is
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 from sandbox.errors import AirssysError
+from supervisor.cli.errors import UsageError
 from supervisor.cli.escape import clean
 from supervisor.cli.exit_codes import FAILURE, OK, USAGE, exit_code
 from supervisor.cli.globals import Globals, global_options
@@ -125,7 +127,11 @@ def run(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.UsageError as error:
-        error.show()
+        if not _wants_json(options, arguments):
+            error.show()
+        else:
+            command = error.ctx.command_path if error.ctx is not None else "airssys"
+            report(options, UsageError(error.format_message(), hint=f"{command} --help"))
         return USAGE
     except click.ClickException as error:
         error.show()
@@ -143,6 +149,14 @@ def run(arguments: list[str] | None = None) -> int:
         report(options, AirssysError(error.strerror or str(error), subject=str(error.filename or ""), code="E_IO"))
         return FAILURE
     return result if isinstance(result, int) else OK
+
+
+def _wants_json(options: Globals, arguments: list[str] | None) -> bool:
+    """Whether errors are to be JSON, also where the line was not understood as far as the option."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if "--output=json" in words or ("--output", "json") in itertools.pairwise(words):
+        options.output = "json"
+    return options.json
 
 
 def report(options: Globals, error: AirssysError) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from sandbox.errors import AirssysError
 
 
+class UsageError(AirssysError):
+    """The command line makes no sense."""
+
+    code = "E_USAGE"
+
+
 class UnreachableError(AirssysError):
     """No host answers at the socket."""
 

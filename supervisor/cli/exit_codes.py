@@ -18,6 +18,7 @@ MEANINGS: dict[int, str] = {
 }
 
 EXIT_CODES: dict[str, int] = {
+    "E_USAGE": USAGE,
     "E_CONFIG": CONFIGURATION,
     "E_POLICY_PERM": CONFIGURATION,
     "E_UNREACHABLE": UNREACHABLE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import json
 import re
 import subprocess
 import sys
@@ -63,6 +64,20 @@ def test_usage_errors(capfd):
     assert "install" in capfd.readouterr().err
     assert 2 == run(["install"])
     assert 2 == run(["status", "--output", "xml"])
+
+
+def test_usage_errors_as_json(capfd):
+    """Where errors are to be JSON, one in the command line is, too, wherever the option stands."""
+    for line in (
+        ["--output", "json", "instal"],
+        ["install", "--output=json"],
+        ["info", "--nonsense", "--output", "json"],
+    ):
+        assert 2 == run(line)
+        told = json.loads(capfd.readouterr().err)["error"]
+        assert "E_USAGE" == told["code"]
+        assert told["message"]
+        assert told["hint"].endswith("--help")
 
 
 def test_unreachable(tmp_path, capfd, monkeypatch):
