@@ -107,17 +107,11 @@ def flags_at(count: int, address: int, table: dict[bytes, Any]) -> list[Any]:
         return cast("list[Any]", differs())
 
 
-def text_at(size: int, address: int) -> str:
-    """A string; the engine has checked that it is UTF-8."""
-    return cast("str", decode_utf8(address, size, None))
-
-
 _RUNTIME: dict[str, Any] = {
     "MEMORY": MEMORY,
     "NAN": NAN,
     "differs": differs,
     "decode": decode_utf8,
-    "text_at": text_at,
     "read": read,
     "bytes_at": bytes_at,
     "scalars_at": scalars_at,
@@ -131,7 +125,6 @@ _RUNTIME: dict[str, Any] = {
     "Case": Case,
     "GuestResource": GuestResource,
     "take": take,
-    "KeyError": KeyError,
 }
 
 

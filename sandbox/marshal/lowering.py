@@ -54,7 +54,6 @@ _RUNTIME: dict[str, Any] = {
     "NAN": cells.NAN,
     "isinstance": isinstance,
     "str": str,
-    "int": int,
     "float": float,
     "tuple": tuple,
     "len": len,
