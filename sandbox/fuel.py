@@ -2,7 +2,8 @@
 
 The engine charges fuel for each byte that a `memory.copy` moves, and moves the bytes of the general path without any.
 So that a budget means the same on both, what the adapter of the fast path uses is given beyond the budget, ahead of
-time, and taken off what was used. A guest that spent the lead on itself is found out at the end of the call.
+time, and taken off what was used. A guest that spends the lead on itself is found out when it next asks the host for
+something, before that is done, or else at the end of the call.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import ctypes
 
 from sandbox.marshal import capi
 
-LEAD = 4096
+LEAD = 1 << 16
 """How far what was given is kept ahead of what the adapter has used."""
 
 
@@ -20,24 +21,39 @@ class OutOfFuel(Exception):
 
 
 class Fuel:
-    """`context`: address of the store's context; `budget`: of each call; `used`: in the last one, by the guest."""
+    """`context`: address of the store's context; `budget`: of each call; `patched`: whether there is an adapter; `used`:
+    in the last call, by the guest."""
 
     def __init__(self) -> None:
         self.context = self.budget = self.used = 0
+        self.patched = False
         self._given = self._copied = 0
         self._left = ctypes.c_uint64()
         self._at = ctypes.addressof(self._left)
 
     def begin(self) -> None:
         """A call begins on the general path."""
-        self._given = self._copied = 0
-        capi.context_set_fuel(self.context, self.budget)
+        self._copied, self._given = 0, LEAD if self.patched else 0
+        capi.context_set_fuel(self.context, self.budget + self._given)
 
     def begin_copying(self, count: int) -> None:
         """A call begins on the fast path, for which the adapter will use so much."""
         self._copied = count
         self._given = count + LEAD
         capi.context_set_fuel(self.context, self.budget + self._given)
+
+    def asked(self, count: int) -> None:
+        """The guest asks the host for something; the adapter has used so much for it.
+
+        Raises:
+            OutOfFuel: the guest has used more than its budget.
+        """
+        self._copied += count
+        capi.context_get_fuel(self.context, self._at)
+        if self._left.value < self._given - self._copied:
+            raise OutOfFuel
+        if self._given < self._copied + LEAD:
+            self._give(self._copied + 2 * LEAD)
 
     def copying(self, count: int) -> None:
         """The adapter uses so much more, or has."""

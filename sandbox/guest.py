@@ -152,7 +152,7 @@ class Guest:
             tables=limits.tables,
             memories=limits.memories + patched,
         )
-        fuel.context, fuel.budget = self._store.context, limits.fuel
+        fuel.context, fuel.budget, fuel.patched = self._store.context, limits.fuel, patched
         fuel.begin()
         self._instance = marshal.Instance(linker, self._store, component)
 

@@ -73,7 +73,7 @@ class HostFunction:
                 answer, self._waiting = self._waiting, None
             else:
                 arguments = self._read(view)
-                fuel.copying(copied + FUEL)
+                fuel.asked(copied + FUEL)
                 answer = self._implementation(*arguments)
             if self._write is not None:
                 end = self._write(view, answer)

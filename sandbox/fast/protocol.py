@@ -31,7 +31,7 @@ BLOBS = OUT
 """Where the descriptions of blobs begin, 16 bytes each."""
 IMAGE, IMAGE_ROOM = PARAMETERS, OUT - PARAMETERS
 """A place for an image of at most so many bytes."""
-INLINE = 4096
+INLINE = 1 << 16
 """Bytes of a result up to which it is copied by the call itself, and not by `take` when the worker has seen its length;
 of an import's arguments up to which they are copied without asking the worker first."""
 CALL, ANNOUNCE, AGAIN = 0, 1, 2

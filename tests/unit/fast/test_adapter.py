@@ -40,7 +40,7 @@ from sandbox.fast.imports import HostFunction
 from sandbox.fast.protocol import INLINE, SCRATCH_PAGES
 from sandbox.fast.reading import Misformed
 from sandbox.fast.scratch import scratch
-from sandbox.fuel import fuel
+from sandbox.fuel import OutOfFuel, fuel
 from sandbox.marshal import capi
 from sandbox.marshal.failures import raise_of
 from sandbox.memories import memories
@@ -319,6 +319,35 @@ def test_good_result(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     guest = Guest(exported=function, called=good)
     assert Err("A") == Core(guest, function, monkeypatch).call(b"hello", *[0] * 17)
+
+
+@pytest.mark.parametrize(("budget", "heard"), [(5_000, 0), (200_000, 1)])
+def test_over_its_budget(budget: int, heard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that spins on the fuel meant for the adapter is stopped when it asks the host; with enough of its own it
+    is heard."""
+    asked: list[Any] = []
+    importing = Function("g", (("value", U8),), TupleType((U8, U8)))
+    function = exported(TupleType((BYTES, U64)))
+    spin = (
+        "(local $n i32) (loop $on (br_if $on (i32.ne (i32.const 5000) "
+        "(local.tee $n (i32.add (local.get $n) (i32.const 1))))))"
+        f"(call_indirect (type $imported) (i32.const 7) (i32.const {RETURNED}) (i32.const 0)) (local.get 0)"
+    )
+
+    def implementation(value: int) -> tuple[int, int]:
+        asked.append(value)
+        return 1, 2
+
+    guest = Guest(exported=function, imported=importing, implementation=implementation, called=spin)
+    call = Core(guest, function, monkeypatch).call
+    fuel.budget, fuel.patched = budget, True
+    if heard:
+        assert (b"hello", 0) == call((b"hello", 0), *[0] * 17)
+        assert 20_000 < fuel.used < budget
+    else:
+        with pytest.raises(OutOfFuel):
+            call((b"hello", 0), *[0] * 17)
+    assert [7] * heard == asked
 
 
 _REALLOCS = {
