@@ -21,8 +21,12 @@ class OutOfFuel(Exception):
 
 
 class Fuel:
-    """`context`: address of the store's context; `budget`: of each call; `patched`: whether there is an adapter; `used`:
-    in the last call, by the guest."""
+    """Attributes:
+    context: address of the store's context.
+    budget: of each call.
+    patched: whether there is an adapter.
+    used: in the last call, by the guest.
+    """
 
     def __init__(self) -> None:
         self.context = self.budget = self.used = 0
