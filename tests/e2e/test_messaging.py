@@ -440,7 +440,9 @@ def test_mailbox_survives_a_busy_worker_killed(net: Host) -> None:
 def test_mailbox_survives_the_time_without_a_worker(net: Host) -> None:
     """Messages sent while there is no worker at all wait for the next one."""
     probes.add(net, "slow", {"backoff": '["1s", "1s"]'})
+    old = -1
     for _ in range(2):  # the first restart is at once, the second waits
+        _whole(net, "test/slow/0", old)
         old = net.component("test/slow/0")["pid"]
         os.kill(old, signal.SIGKILL)
         _ended(net, "test/slow/0", old)
