@@ -13,7 +13,8 @@ from wasmtime import WasmtimeError
 from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
-from sandbox.fast.exports import Codec, bind
+from sandbox.fast.exports import Codec, Oversized, bind
+from sandbox.fast.scratch import scratch
 from sandbox.fuel import fuel
 from sandbox.marshal.reentrance import gate
 from sandbox.patch.names import FAST_EXPORTS
@@ -36,7 +37,7 @@ class Calls(Protocol):
     def initialize(self, config: wit.ComponentConfig, /) -> Err | None:
         """Err of a `ComponentError`."""
 
-    def handle_message(self, message: wit.ComponentMessage, /) -> bytes | Err | None:
+    def handle_message(self, message: wit.ComponentMessage, /) -> bytes | Err | Oversized | None:
         """Err of a `WasmError`."""
 
     def handle_callback(self, message: wit.ComponentMessage, /) -> Err | None:
@@ -82,6 +83,7 @@ def _fuelled(call: Callable[..., Any]) -> Callable[..., Any]:
         if not gate.busy:  # the call is about to be refused, and the fuel is that of the one in hand
             fuel.begin()
         answer = call(*arguments)
+        scratch.settle()  # the guest may have asked the host for something large
         fuel.finish()
         return answer
 

@@ -74,6 +74,8 @@ class Fuel:
         self._give(self._copied + count + 2 * LEAD)
 
     def _give(self, given: int) -> None:
+        if given < self._given:
+            return  # what was given is enough
         capi.context_get_fuel(self.context, self._at)
         capi.context_set_fuel(self.context, self._left.value + given - self._given)
         self._given = given

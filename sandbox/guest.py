@@ -14,12 +14,15 @@ from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
 from sandbox.calls import Calls, FastCalls, GeneralCalls
+from sandbox.errors import ProtocolViolation
+from sandbox.fast.exports import Oversized
 from sandbox.fast.reading import Misformed
 from sandbox.fast.scratch import FIRST, NoScratch
 from sandbox.fuel import OutOfFuel, fuel
 from sandbox.host import wasi
 from sandbox.host.links import ChannelClosed, GuestStopped
 from sandbox.host.messaging import from_id
+from sandbox.marshal.failures import TooLong
 from sandbox.memories import is_refusal, memories
 from sandbox.types import FastExport, Limits, Outcome
 from sandbox.wire import router_frames as frames
@@ -57,7 +60,7 @@ def classify(error: BaseException) -> GuestFailed:
         return GuestFailed(error.outcome, str(error))
     if isinstance(error, OutOfFuel):
         return GuestFailed(Outcome.FUEL, _NO_FUEL)
-    if isinstance(error, Misformed | NoScratch):
+    if isinstance(error, Misformed | NoScratch | TooLong):
         return GuestFailed(Outcome.TRAP, str(error))
     if isinstance(error, MemoryError):
         return GuestFailed(Outcome.MEMORY, "the worker's address space is used up")
@@ -109,6 +112,11 @@ def error_text(answer: object) -> str:
     return case if text is None else f"{case}: {text}"[:MAX_ERROR]
 
 
+def too_large(size: int, limits: Limits) -> str:
+    """What is answered in place of a reply that is larger than a message may be."""
+    return f"reply of {size} bytes is over the limit of {limits.message_size}"
+
+
 class Guest:
     """A live instance. Every method raises `GuestFailed` when the guest traps, runs out, or a channel breaks."""
 
@@ -132,7 +140,9 @@ class Guest:
                 self._scratch_does_not_count()
             else:
                 self._calls = GeneralCalls(self._instance)
-        except (wasmtime.WasmtimeError, GuestStopped, MemoryError, NoScratch) as error:
+        except (ChannelClosed, ProtocolViolation):
+            raise
+        except Exception as error:
             raise self._told(classify(error)) from error
         finally:
             wasi.end_of_call()
@@ -218,6 +228,8 @@ class Guest:
     def handle_message(self, frame: frames.Deliver, payload: bytes) -> tuple[bytes | None, str]:
         """Call `handle-message`: `(reply, "")` or `(None, error)`."""
         answer = self._call(self._calls.handle_message, component_message(frame, payload))
+        if isinstance(answer, Oversized):
+            return None, too_large(answer.size, self._limits)
         return (None, error_text(answer)) if isinstance(answer, Err) else (answer, "")
 
     def handle_callback(self, frame: frames.Callback, payload: bytes) -> str:

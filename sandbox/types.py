@@ -102,14 +102,15 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     log_bytes: int = 256 << 10
     """Bytes of log a second."""
 
-    @property
-    def crossing(self) -> int:
+    def crossing(self, *, fast: bool) -> int:
         """Bytes that payloads may take on their way across the wasm boundary (docs/values.md).
 
         One that comes in and goes out again is there a few times. On the general path each of its bytes is a dynamic
-        value besides, of 32 bytes in the C API and 48 in the engine, both times; larger ones the engine refuses.
+        value besides, of 32 bytes in the C API and 48 in the engine, both times; larger ones the engine refuses. A file
+        or a reply may be larger than a message, so there has to be room for the largest, unless the path is fast.
         """
-        return 8 * self.message_size + 168 * min(self.message_size, LARGEST_GENERAL)
+        general = min(self.message_size, LARGEST_GENERAL) if fast else LARGEST_GENERAL
+        return 8 * self.message_size + 168 * general
 
 
 LARGEST_GENERAL = (128 << 20) // 48

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from sandbox import cage
 from sandbox.errors import ProtocolViolation, SetupFailed
-from sandbox.guest import Guest, GuestFailed
+from sandbox.guest import Guest, GuestFailed, too_large
 from sandbox.host import wasi
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
 from sandbox.loader import deserialize
@@ -74,7 +74,7 @@ class _Component:
         limits = self.spec.limits
         # A linear memory exists twice while it moves; an entry of a table has 8 bytes.
         tables = 8 * limits.tables * limits.table_elements
-        data = 2 * limits.memory + limits.crossing + tables + SLACK
+        data = 2 * limits.memory + limits.crossing(fast=bool(self.spec.fast)) + tables + SLACK
         # What linear memories have in reserve is address space, no data; nor is the native code.
         spare = (ADDRESS_SPACE - 2) * limits.memory + (limits.memories + 1) * reservation
         return data, data + spare + self.spec.cwasm_size
@@ -149,7 +149,7 @@ def _loop(engine: Any, linker: Any, component: Any, spec: supervisor_frames.Work
         if isinstance(frame, frames.Deliver):
             answer, error = guest.handle_message(frame, payload)
             if answer is not None and len(answer) > limits.message_size:
-                error = f"reply of {len(answer)} bytes is over the limit of {limits.message_size}"
+                error = too_large(len(answer), limits)
                 answer = None
             reply = frames.Reply(frame.id, answer is not None, error, guest.fuel_used(), guest.memory_refused())
             router.send(reply, answer or b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandbox.abi.layout import size
 from sandbox.abi.types import U32, Function, Ok, ResultType, TupleType
@@ -24,8 +24,15 @@ from sandbox.patch.names import RESERVE, TAKE, fast
 FUEL = 405
 """Of the adapter's own instructions in one call, about."""
 _copied_of = struct.Struct("<I").unpack_from
+_unwanted = struct.Struct("<I").pack_into
 _func_call = capi.func_call
 _RESERVE = plan_of(Function(RESERVE, (("nonce", U32), ("bytes", U32)), U32))
+
+
+class Oversized(NamedTuple):
+    """In the place of a result: it has so many bytes, more than a message may, and was left where it was."""
+
+    size: int
 
 
 class Codec:
@@ -105,15 +112,21 @@ class Export:
             raise reentered()
         view = scratch.view
         end = self._write(view, arguments)
+        fuel.begin_copying(end - BLOBS + FUEL)
         if end > len(view):
             self._reserve(0, end)
             view = scratch.view
             self._write(view, arguments)
-        fuel.begin_copying(end - BLOBS + FUEL)
         enter(self._address)
         view = scratch.view
         (copied,) = _copied_of(view, 20)
         if copied > INLINE:
+            if copied > scratch.largest and not view[OUT]:  # an error's text is cut later
+                _unwanted(view, 12, 1)
+                enter(self._take)
+                scratch.settle()
+                fuel.finish()
+                return Oversized(copied)
             fuel.copying(copied)
             enter(self._take)
             view = scratch.view

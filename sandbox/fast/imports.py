@@ -6,17 +6,20 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.abi.types import Function
+from sandbox.abi.layout import members_of
+from sandbox.abi.types import STRING, Function, ListType, OptionType, Type
 from sandbox.fast.protocol import AGAIN, ANNOUNCE, BLOBS, OUT
-from sandbox.fast.reading import arguments_reader
+from sandbox.fast.reading import Misformed, arguments_reader
 from sandbox.fast.scratch import scratch
 from sandbox.fast.writing import writer
 from sandbox.fuel import fuel
 from sandbox.marshal import capi
 from sandbox.marshal.failures import stop
 
-FUEL = 127
-"""Of the adapter's own instructions in one call, about."""
+CALL_FUEL, ANSWER_FUEL, BLOB_FUEL, ELEMENT_FUEL = 40, 30, 28, 20
+"""Fuel of the adapter's own instructions: of one call, of an answer, of each string or list among its parameters, and
+of each element of a list that is gone through. Never more than they are: a guest must not gain fuel by asking the host
+for something."""
 _REASON = struct.Struct("<II")
 _NEED = struct.Struct("<I")
 
@@ -58,6 +61,13 @@ class HostFunction:
         self._read = arguments_reader(function)
         self._write = None if function.result is None else writer(function.result)
         self._implementation = implementation
+        kinds = [kind for _, kind in function.parameters]
+        self._base_fuel = (
+            CALL_FUEL
+            + ANSWER_FUEL * (function.result is not None)
+            + BLOB_FUEL * sum(_always_there(kind) for kind in kinds)
+        )
+        self._walks = [(place, _element_fuel(kind)) for place, kind in enumerate(kinds) if _element_fuel(kind)]
         self._waiting: Any = None
         self.callback = capi.FunctionCallback(self.called)
 
@@ -72,8 +82,12 @@ class HostFunction:
             if why == AGAIN:
                 answer, self._waiting = self._waiting, None
             else:
-                arguments = self._read(view)
-                fuel.asked(copied + FUEL)
+                scratch.used = max(scratch.used, OUT + copied)
+                try:
+                    arguments = self._read(view)
+                except (struct.error, IndexError, OverflowError) as error:
+                    raise Misformed(f"the guest passed what is no argument: {error}") from error
+                fuel.asked(copied + self._fuel(arguments))
                 answer = self._implementation(*arguments)
             if self._write is not None:
                 end = self._write(view, answer)
@@ -86,10 +100,31 @@ class HostFunction:
         except BaseException as error:  # whatever it is goes on when the engine has come back
             return stop(error)
 
+    def _fuel(self, arguments: tuple[Any, ...]) -> int:
+        """Of the adapter, for bringing these out of the guest, the bytes apart."""
+        used = self._base_fuel
+        for place, each in self._walks:
+            used += each * len(arguments[place] or ())
+        return used
+
+
+def _always_there(kind: Type) -> int:
+    """How many strings and lists a parameter has whatever its value."""
+    if isinstance(kind, ListType) or kind == STRING:
+        return 1
+    return sum(_always_there(each) for each in members_of(kind) or ())
+
+
+def _element_fuel(kind: Type) -> int:
+    """Of each element of a list that is gone through because its elements hold strings; 0 of any other type."""
+    if isinstance(kind, OptionType):
+        return _element_fuel(kind.payload)
+    inside = _always_there(kind.element) if isinstance(kind, ListType) else 0
+    return ELEMENT_FUEL + BLOB_FUEL * inside if inside else 0
+
 
 def _announced(count: int) -> None:
     """Large arguments are about to be copied."""
-    scratch.used = max(scratch.used, OUT + count)
     fuel.expect(count)
 
 

@@ -8,7 +8,8 @@ Little-endian 32-bit words:
 4        where the image is
 8        how many blobs go before it, described from `BLOBS` on: where the pointer to it is to be written, where its
          bytes are, how many, and their alignment (0: there is none this time)
-12       by the worker, after an import: bytes the scratch memory must have before it is asked again; 0: it has answered
+12       by the worker, after an import: bytes the scratch memory must have before it is asked again; 0: it has
+         answered. Before `take`: whether the result is not wanted
 16       by the adapter: why it calls (`CALL`, `ANNOUNCE`, `AGAIN`)
 20       by the adapter: bytes that were copied out of the guest, or, announced, that will be
 32       flat parameters of an import, 8 bytes each; what they point to from `OUT` on. On the way in, a place for images

@@ -18,6 +18,8 @@ FIRST = SCRATCH_PAGES << 16
 """Bytes it begins with."""
 KEPT = 256 << 10
 """Bytes of it that are kept after a call that needed more."""
+STREAM = 4 << 20
+"""Bytes that are kept between large values that follow each other."""
 _FILE_ROOM = 9 << 20
 """The bridge reads and writes at most 8 MiB at a time."""
 _DONT_NEED = mmap.MADV_DONTNEED
@@ -39,6 +41,8 @@ class Scratch:
         self._held = False
         self.used = 0
         """Bytes the present call has needed, at most."""
+        self.largest = 0
+        """Bytes of the largest result that is taken."""
         self.after_large = False
         """Whether the last call needed more than `KEPT`."""
 
@@ -61,26 +65,36 @@ class Scratch:
                 found.append(number)
         if len(found) != 1:
             raise NoScratch(f"{len(found)} memories answer as the scratch memory")
-        self.used, self.after_large, self._held = 0, False, False
+        self.used, self.after_large, self._held, self.largest = 0, False, False, message_size
         memories.set_apart(found[0], _FILE_ROOM + 2 * message_size, self._placed)
 
     def _placed(self, base: int, size: int) -> None:
         self._base = base
         self.view = memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
 
+    def settle(self) -> None:
+        """A call is over that did not come this way itself."""
+        if self.used > KEPT or self.after_large:
+            self.call_over(self.used)
+
     def call_over(self, used: int) -> None:
         """Give pages back to the system that a large value has needed; they are zeros from then on.
 
-        A second large value in a row keeps them, so that a stream of such need not have them made anew each time; the
-        first small one after it gives them back.
+        A second large value in a row keeps them, so that a stream of such need not have them made anew each time, up to
+        `STREAM`; the first small one after it gives them back.
         """
         large, self.used = used > KEPT, 0
         if large and self.after_large:
             self._held = True
+            self._keep(STREAM)
         elif large or self._held:
             self._held = False
-            _madvise(self._base + KEPT, len(self.view) - KEPT, _DONT_NEED)
+            self._keep(KEPT)
         self.after_large = large
+
+    def _keep(self, count: int) -> None:
+        if len(self.view) > count:
+            _madvise(self._base + count, len(self.view) - count, _DONT_NEED)
 
 
 scratch = Scratch()

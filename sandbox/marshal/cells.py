@@ -12,7 +12,9 @@ from ctypes import addressof, c_char
 from typing import Any
 
 from sandbox.marshal.capi import CELL, CELL_WORDS, KINDS, WORD, address_of
+from sandbox.marshal.failures import TooLong
 from sandbox.marshal.shapes import INTEGERS
+from sandbox.types import LARGEST_GENERAL
 
 BYTES_HEADER = bytes.__basicsize__ - 1
 """Where a bytes object's bytes begin (CPython's `PyBytesObject`); `sandbox.marshal.check` looks."""
@@ -34,12 +36,15 @@ def of_bytes(value: Any, keep: list[Any]) -> int:
 
     Raises:
         ValueError: neither bytes, bytearray nor memoryview of bytes.
+        TooLong: more than the engine takes.
     """
     if not isinstance(value, _ALL_BYTES) or (isinstance(value, memoryview) and value.nbytes != len(value)):
         bad()
     size = len(value)
     if not size:
         return EMPTY
+    if size > LARGEST_GENERAL:
+        raise TooLong(f"a list of {size} bytes; {LARGEST_GENERAL} are the most on the general path")
     cells = bytearray(CELL * size)
     cells[::CELL] = _U8 * size
     cells[WORD::CELL] = value

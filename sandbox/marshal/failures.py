@@ -18,6 +18,12 @@ class BadValue(AirssysError):
     code = "E_VALUE"
 
 
+class TooLong(AirssysError):
+    """A list that the engine would refuse to copy; what it would take to hand it over is not made first."""
+
+    code = "E_VALUE"
+
+
 class TypesDiffer(AirssysError):
     """The engine's value is not of the type the function's plan was made for: the host's fault, not a guest's."""
 

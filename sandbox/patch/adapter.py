@@ -51,6 +51,9 @@ from sandbox.fast.protocol import (
 )
 from sandbox.fast.straight import blobs, goes_straight
 
+ELEMENT_COST, BLOB_COST = 64, 48
+"""Fuel of going on to the next element of a list, and of a string in it, at most."""
+
 
 class Unsuitable(Exception):
     """A function that no adapter can be made for; it stays on the general path."""
@@ -128,6 +131,7 @@ def _module(exports: Sequence[AdapterExport], imports: Sequence[AdapterImport], 
     lines += [f'(import "guest" "realloc-{n}" (func $realloc-{n} (type $realloc)))' for n in range(reallocs)]
     lines += [line for each in inward for line in each.imported()]
     lines += [f'(import "host" "{each.interface}#{each.name}" (func $host-{n}))' for n, each in enumerate(imports)]
+    lines += [each.general() for each in outward]
     if imports:
         lines.append('(import "shim" "table" (table $table 0 funcref))')
     lines.append(f"(memory $s {SCRATCH_PAGES} {SCRATCH_MAX_PAGES})")
@@ -143,6 +147,7 @@ def _module(exports: Sequence[AdapterExport], imports: Sequence[AdapterImport], 
 
 _GLOBALS = """
 (global $cursor (mut i32) (i32.const 0))
+(global $bound (mut i32) (i32.const 0)) ;; the worker has taken this adapter into use
 (global $inside (mut i32) (i32.const 0)) ;; the guest's realloc or post-return runs: it may call nothing of ours
 (global $result (mut i32) (i32.const 0)) ;; the guest's result that waits to be taken
 (global $taking (mut i32) (i32.const -1)) ;; number of the export whose result it is"""
@@ -170,6 +175,7 @@ _GRAB = f"""
 _RESERVE = """
 (func (export "reserve") (param $nonce i32) (param $bytes i32) (result i32)
   (i32.store $s (i32.const 0) (local.get $nonce))
+  (global.set $bound (i32.const 1))
   (call $ensure (local.get $bytes))
   (memory.size $s))"""
 
@@ -334,8 +340,10 @@ class _Export:
   (global.set $inside (i32.const 0))"""
         return f"""
 (func $take-{number}
+  (if (i32.eqz (i32.load $s (i32.const 12))) (then
   (global.set $cursor (i32.const {OUT + whole}))
-  {"".join(self._blobs(kind, f"(i32.const {OUT})", "(drop (call $grab {pointer} {length}))"))}{post})
+  {"".join(self._blobs(kind, f"(i32.const {OUT})", "(drop (call $grab {pointer} {length}))"))})
+  (else {"".join(self._blobs(kind, f"(i32.const {OUT})", _WITHIN))})){post})
 (func (export "{self._export.name}") (local $p i32) (local $n i32) (local $at i32)
   (global.set $taking (i32.const -1))
   {self._enter(widest)}
@@ -343,6 +351,7 @@ class _Export:
   (if (i32.and (local.get $p) (i32.const {alignment(kind) - 1})) (then unreachable))
   (memory.copy $s $guest (i32.const {OUT}) (local.get $p) (i32.const {whole}))
   (local.set $p (i32.const 0))
+  (i32.store $s (i32.const 12) (i32.const 0))
   {"".join(self._blobs(kind, f"(i32.const {OUT})", _SUM))}
   (i32.store $s (i32.const 20) (local.get $p))
   (if (i32.gt_u (local.get $p) (i32.const {INLINE}))
@@ -397,6 +406,9 @@ class _Export:
                 yield "))"
 
 
+_WITHIN = """
+    (if (i64.gt_u (i64.add (i64.extend_i32_u {pointer}) (i64.extend_i32_u {length}))
+      (i64.shl (i64.extend_i32_u (memory.size $guest)) (i64.const 16))) (then unreachable))"""
 _SUM = f"""
     (if (i32.gt_u {{length}} (i32.const {LARGEST})) (then unreachable))
     (local.set $p (i32.add (local.get $p) {{length}}))
@@ -413,8 +425,20 @@ class _Import:
         self._number = number
         self._import = imported
 
+    def general(self) -> str:
+        """The import of the function that stood in the table."""
+        function = self._import.function
+        parameters = " ".join(f"(param {core})" for core in flat_parameters(function))
+        returned = " (param i32)" if len(flat_result(function)) > 1 else ""
+        name = f"{self._import.interface}#{self._import.name}"
+        return f'(import "general" "{name}" (func $general-{self._number} {parameters}{returned}))'
+
     def text(self, walks: _Walks) -> str:
-        """The function that goes into the table."""
+        """The function that goes into the table.
+
+        Until the worker has taken the adapter into use it passes the call on: functions run while a component is
+        instantiated, and a component that is instantiated twice has two adapters, of which the worker knows one.
+        """
         function, realloc = self._import.function, self._import.realloc
         cores = flat_parameters(function)
         if len(cores) > MAX_FLAT_PARAMETERS:
@@ -430,8 +454,10 @@ class _Import:
             f"({core}.store $s (i32.const {PARAMETERS + 8 * n}) (local.get {n}))" for n, core in enumerate(cores)
         )
         places = itertools.accumulate((len(flat(kind)) for _, kind in function.parameters), initial=0)
+        passed = " ".join(f"(local.get {n})" for n in range(len(cores) + returns))
         plain = list(zip(places, (kind for _, kind in function.parameters), strict=False))
         lengths = [f"(local.get {at + 1})" for at, kind in plain if _is_blob(kind)]
+        lengths += [_walked(kind, at) for at, kind in plain if _walked(kind, at)]
         copies = "\n  ".join(self._gather(walks, kind, at) for at, kind in plain)
         answer = self._answer(returns, realloc) if function.result is not None else ""
         parameters = " ".join(f"(param {core})" for core in cores) + (" (param $to i32)" if returns else "")
@@ -443,6 +469,7 @@ class _Import:
             ) + answer
         return f"""
 (func $import-{self._number} {parameters} (local $total i32)
+  (if (i32.eqz (global.get $bound)) (then (call $general-{self._number} {passed}) (return)))
   (if (global.get $inside) (then unreachable))
   {store}
   {self._announce(lengths)}
@@ -502,6 +529,30 @@ class _Import:
             inside.append(self._gather(walks, member, at))
             at += len(flat(member))
         return " ".join(inside)
+
+
+def _walked(kind: Type, at: int) -> str:
+    """What going through a list will cost at most, as if it were bytes, for a parameter that is one; "" for others."""
+    if isinstance(kind, OptionType):
+        inside = _walked(kind.payload, at + 1)
+        return f"(select {inside} (i32.const 0) (local.get {at}))" if inside else ""
+    if not isinstance(kind, ListType) or not _points(kind.element):
+        return ""
+    each = size(kind.element) + ELEMENT_COST + BLOB_COST * _pointers(kind.element)
+    # A count that is too large is found out where the list is copied.
+    count = f"(local.get {at + 1})"
+    whole = f"(i32.mul {count} (i32.const {each}))"
+    return f"(select {whole} (i32.const {LARGEST}) (i32.le_u {count} (i32.const {LARGEST // each})))"
+
+
+def _pointers(kind: Type) -> int:
+    """The most strings and lists in one value, those in lists apart."""
+    if isinstance(kind, ListType) or (isinstance(kind, Primitive) and kind.kind == "string"):
+        return 1
+    members, cases = members_of(kind), cases_of(kind)
+    if members is not None:
+        return sum(_pointers(each) for each in members)
+    return max((_pointers(each) for each in cases or () if each is not None), default=0)
 
 
 def _flat_is_plain(kind: Type) -> None:

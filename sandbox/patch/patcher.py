@@ -10,7 +10,8 @@ given further functions, and that changes their types in place (each such type's
    is, and so does one whose options differ: it must use the memory of the lift, and UTF-8.
 4. Give the imported instance types `x-airssys-<function>: func()`, at the place and at each level outside it.
 5. Append at the place: the adapter; the new functions, lowered; the adapter's instance, made last, so that it writes
-   its functions over those in the table; its exports, lifted and exported.
+   its functions over those in the table, which it calls itself until the worker has taken it into use; its exports,
+   lifted and exported.
 6. At each level outside, append an alias of each such export, and export that.
 
 Nothing is relied on for safety. A component that is built to mislead this gets an adapter that misbehaves towards the
@@ -141,11 +142,13 @@ class _FastExport:
 
 @dataclass(frozen=True)
 class _FastImport:
-    """A fast import that the guest calls through slot `slot` of the core table `table`."""
+    """A fast import that the guest calls through slot `slot` of the core table `table`; `lowered` is the core function
+    that stands there."""
 
     interface: str
     name: str
     instance: int
+    lowered: int
     options: Options
     table: AliasExport
     slot: int
@@ -211,7 +214,7 @@ def _imports(place: Scope, memory: Ref | AliasExport) -> list[_FastImport]:
         interface, name, instance, options = lowered[function]
         the_table = the_table or table
         if table == the_table:
-            found.setdefault((interface, name), _FastImport(interface, name, instance, options, table, slot))
+            found.setdefault((interface, name), _FastImport(interface, name, instance, function, options, table, slot))
     order = [(interface, name) for interface, all_names in names.FAST_IMPORTS.items() for name in all_names]
     return [found[key] for key in order if key in found]
 
@@ -444,6 +447,8 @@ def _append(place: Scope, lifts: list[_FastExport], imports: list[_FastImport]) 
     arguments = [("guest", _guest(tail, lifts, reallocs.indices))]
     if imports:
         arguments.append(("host", _host(tail, imports)))
+        before = [(f"{each.interface}#{each.name}", _CORE_FUNC, each.lowered) for each in imports]
+        arguments.append(("general", tail.inline(before)))
         (table,) = _aliases(tail, "core table", _CORE_TABLE, [(imports[0].table.instance, imports[0].table.name)])
         arguments.append(("shim", tail.inline([("table", _CORE_TABLE, table)])))
     given_to = vector(binary.name(name) + b"\x12" + u32(instance) for name, instance in arguments)

@@ -192,8 +192,8 @@ class Workers:
         worker.asked = asked
         worker.deadline = asked + self.start_seconds
         self.by_incarnation[request.incarnation] = worker
-        limits = request.limits
-        self.cgroups.limit(worker.group, 2 * limits.memory + limits.crossing + (64 << 20))
+        limits, crossing = request.limits, request.limits.crossing(fast=bool(request.fast))
+        self.cgroups.limit(worker.group, 2 * limits.memory + crossing + (64 << 20))
         if worker.stage == "blank":
             self._specify(worker)
 

@@ -293,8 +293,9 @@ CALLS_STORAGE = {
 """The guest asks for a value and whether there is one when it is asked for its health."""
 
 
-def called(engine: wasmtime.Engine, wasm: bytes) -> list[str]:
-    """The host functions that arrive when the guest is asked for its health, through the engine's stock classes."""
+def called(engine: wasmtime.Engine, wasm: bytes, *, bound: bool = True) -> list[str]:
+    """The host functions that arrive when the guest is asked for its health, through the engine's stock classes; the
+    adapter, if there is one, is taken into use before or not."""
     arrived: list[str] = []
     linker = wt.Linker(engine)
     with linker.root() as root, root.add_instance(STORAGE) as storage:
@@ -303,6 +304,9 @@ def called(engine: wasmtime.Engine, wasm: bytes) -> list[str]:
     store = wasmtime.Store(engine)
     store.set_fuel(1_000_000)
     instance = linker.instantiate(store, wt.Component(engine, wasm))
+    reserve = instance.get_func(store, names.RESERVE)
+    if reserve is not None and bound:
+        reserve(store, 1, 0)
     lifecycle = instance.get_export_index(store, names.LIFECYCLE)
     health = instance.get_func(store, instance.get_export_index(store, "health", lifecycle))
     assert health is not None
@@ -317,6 +321,7 @@ def test_the_guests_calls_take_the_new_functions(engine: wasmtime.Engine, levels
     wasm = lifted.component(CALLS_STORAGE, storage=True, levels=levels)
     assert ["get", "exists"] == called(engine, wasm)
     assert ["x-airssys-get", "x-airssys-exists"] == called(engine, patch(wasm).wasm)
+    assert ["get", "exists"] == called(engine, patch(wasm).wasm, bound=False)  # the second of two instances, say
 
 
 def test_only_what_was_intercepted_changes(engine: wasmtime.Engine) -> None:

@@ -14,25 +14,30 @@ from typing import Any
 
 import pytest
 import wasmtime
-from canonical import Memory, flatten, load, types, values
+from canonical import Memory, flatten, load, made, types, values
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from sandbox.abi.layout import flat_parameters, flat_result
+from sandbox.abi.layout import cases_of, flat_parameters, flat_result, members_of
 from sandbox.abi.types import (
     BYTES,
     STRING,
     U8,
     U64,
+    EnumType,
     Err,
     Function,
     ListType,
     Ok,
     OptionType,
+    Primitive,
+    RecordType,
     ResultType,
     TupleType,
     Type,
+    VariantType,
 )
+from sandbox.bindings import FUNCTIONS
 from sandbox.engine import make_engine
 from sandbox.fast import exports
 from sandbox.fast.exports import Codec, Export
@@ -45,6 +50,7 @@ from sandbox.marshal import capi
 from sandbox.marshal.failures import raise_of
 from sandbox.memories import memories
 from sandbox.patch.adapter import AdapterExport, AdapterImport, adapter, suits_export, suits_import
+from sandbox.patch.names import FAST_IMPORTS
 
 pytestmark = [pytest.mark.block1_runtime]
 
@@ -96,6 +102,7 @@ class Guest(Memory):
         implementation: Callable[..., Any] = lambda: None,
         realloc: str = "",
         called: str = "(local.get 0)",
+        bound: bool = True,
     ) -> None:
         engine = _engine()
         memories.limit = 1 << 40  # guests of earlier examples live until they are collected
@@ -123,11 +130,16 @@ class Guest(Memory):
             self._host = HostFunction(imported, implementation)
             nothing = wasmtime.FuncType([], [])
             given["host", "test#g"] = wasmtime.Func(self.store, nothing, functools.partial(_call, self._host))
+            kinds = [getattr(wasmtime.ValType, core)() for core in (*cores, *["i32"] * returns)]
+            self.before: list[tuple[Any, ...]] = []
+            before = wasmtime.FuncType(kinds, [])
+            given["general", "test#g"] = wasmtime.Func(self.store, before, functools.partial(_note, self.before))
         for name in ("memory", "realloc-0", "call-f", "post-f"):
             given["guest", name] = self._guest[name]
         linked = [given[each.module, str(each.name)] for each in module.imports]
         self.adapter = wasmtime.Instance(self.store, module, linked).exports(self.store)
-        scratch.find(lambda nonce, count: self.adapter["reserve"](self.store, nonce, count), 16 << 20)
+        if bound:
+            scratch.find(lambda nonce, count: self.adapter["reserve"](self.store, nonce, count), 16 << 20)
         self.memory = self._guest["memory"]
 
     def write(self, at: int, data: bytes) -> None:
@@ -144,6 +156,12 @@ class Guest(Memory):
 
     def run(self, function: Function, arguments: tuple[Any, ...]) -> Any:
         """Call the import with arguments laid out by the book; what it returned, read by the book."""
+        self.lay_out(function, arguments)
+        self._guest["run"](self.store)
+        return None if function.result is None else load(function.result, self, RETURNED)
+
+    def lay_out(self, function: Function, arguments: tuple[Any, ...]) -> None:
+        """Have the arguments' core values where `run` takes them from."""
         cores = [core for (_, kind), each in zip(function.parameters, arguments, strict=True)
                  for core in flatten(kind, each, self)]  # fmt: skip
         for number, (core, form) in enumerate(zip(cores, flat_parameters(function), strict=True)):
@@ -151,8 +169,6 @@ class Guest(Memory):
                 form
             ]
             self.write(FLATS + 8 * number, struct.pack(code, core))
-        self._guest["run"](self.store)
-        return None if function.result is None else load(function.result, self, RETURNED)
 
 
 def _call(host: HostFunction) -> None:
@@ -160,6 +176,10 @@ def _call(host: HostFunction) -> None:
     error = host.called()
     if error:
         raise_of(error)
+
+
+def _note(noted: list[tuple[Any, ...]], *cores: Any) -> None:
+    noted.append(cores)
 
 
 class Core:
@@ -350,6 +370,18 @@ def test_over_its_budget(budget: int, heard: int, monkeypatch: pytest.MonkeyPatc
     assert [7] * heard == asked
 
 
+def test_before_it_is_taken_into_use() -> None:
+    """Until the worker has bound an adapter, and for ever in one that it never binds, calls go the general way."""
+    asked: list[Any] = []
+    function = Function("g", (("key", STRING), ("number", U64)), ResultType(BYTES, STRING))
+    guest = Guest(imported=function, implementation=asked.append, bound=False)
+    for number, core in enumerate((70_000, 3, 1 << 40)):
+        guest.write(FLATS + 8 * number, struct.pack("<Q", core))
+    guest._guest["run"](guest.store)
+    assert [(70_000, 3, 1 << 40, RETURNED)] == guest.before
+    assert [] == asked
+
+
 _REALLOCS = {
     "beyond the memory": "(return (i32.const 0x7ffffff8))",
     "at the end of all addresses": "(return (i32.const -8))",
@@ -422,3 +454,69 @@ def test_result_of_another_type() -> None:
     guest = Guest(imported=function, implementation=lambda _: (1, 256))
     with pytest.raises(struct.error):
         guest.run(function, (1,))
+
+
+# -- fuel -----------------------------------------------------------------------------------------------------------
+
+
+def _smallest(kind: Type, count: int = 0) -> Any:
+    """A value that costs as little as one can; lists but of bytes have `count` elements."""
+    if kind == BYTES:
+        return b""
+    if isinstance(kind, ListType):
+        return [_smallest(kind.element)] * count
+    if isinstance(kind, Primitive):
+        return "" if kind.kind == "string" else 0
+    members, cases = members_of(kind), cases_of(kind)
+    if members is not None:
+        return tuple(_smallest(each, count) for each in members)
+    if isinstance(kind, OptionType):
+        return _smallest(kind.payload, count) if count else None
+    payload = (cases or (None,))[0]
+    return made(kind, 0, None if payload is None else _smallest(payload, count))
+
+
+def _nameless(kind: Type) -> Any:
+    """The type without names, so that its values have no classes."""
+    if isinstance(kind, ListType):
+        return ListType(_nameless(kind.element))
+    if isinstance(kind, OptionType):
+        return OptionType(_nameless(kind.payload))
+    if isinstance(kind, RecordType):
+        return RecordType(tuple((name, _nameless(each)) for name, each in kind.fields))
+    if isinstance(kind, TupleType):
+        return TupleType(tuple(_nameless(each) for each in kind.elements))
+    if isinstance(kind, VariantType):
+        return VariantType(tuple((name, each and _nameless(each)) for name, each in kind.cases))
+    if isinstance(kind, ResultType):
+        return ResultType(kind.ok and _nameless(kind.ok), kind.err and _nameless(kind.err))
+    return EnumType(kind.cases) if isinstance(kind, EnumType) else kind
+
+
+@pytest.mark.parametrize("count", [0, 200])
+@pytest.mark.parametrize(
+    ("interface", "name"), [(interface, name) for interface, names in FAST_IMPORTS.items() for name in names]
+)
+def test_fuel_of_a_call_of_the_host(interface: str, name: str, count: int) -> None:
+    """Whatever a guest asks for, it pays at least what it would pay without the adapter, and not much more: no fuel is
+    to be had by asking, over and over."""
+    real = FUNCTIONS[interface][name]
+    parameters = tuple((each, _nameless(kind)) for each, kind in real.parameters)
+    function = Function(name, parameters, real.result and _nameless(real.result))
+    arguments = tuple(_smallest(kind, count) for _, kind in parameters)
+    answers: list[Any] = [None]
+    if isinstance(function.result, ResultType):
+        answers = [function.result.ok and _smallest(function.result.ok), Err(_smallest(function.result.err or U8))]
+    elif function.result is not None:
+        answers = [_smallest(function.result)]
+    for answer in answers:
+        used = []
+        for bound in (False, True):
+            guest = Guest(imported=function, implementation=lambda *_, answer=answer: answer, bound=bound)
+            guest.lay_out(function, arguments)
+            fuel.budget, fuel.patched = BUDGET, True
+            fuel.begin()
+            guest._guest["run"](guest.store)
+            fuel.finish()
+            used.append(fuel.used)
+        assert 0 <= used[1] - used[0] < 150 + 30 * count, used
