@@ -251,6 +251,11 @@ def test_no_command(suite: Path) -> None:
     assert "E_GONE: /nonexistent/airssys cannot be run: No such file or directory" in output
 
 
+def heeding_interrupts() -> None:
+    """A suite that was started in the background by a shell ignores SIGINT, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_nothing_is_left(suite: Path, how: signal.Signals) -> None:
     """However the tests end, their host ends with them, and its files are removed."""
@@ -272,6 +277,7 @@ def test_nothing_is_left(suite: Path, how: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heeding_interrupts,
     ) as process:
         assert process.stdout is not None
         line = next(line for line in process.stdout if line.strip().isdecimal())
