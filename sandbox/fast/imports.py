@@ -104,7 +104,9 @@ class HostFunction:
         """Of the adapter, for bringing these out of the guest, the bytes apart."""
         used = self._base_fuel
         for place, each in self._walks:
-            used += each * len(arguments[place] or ())
+            found = arguments[place]
+            if type(found) is list:
+                used += each * len(found)
         return used
 
 
