@@ -14,6 +14,8 @@ from sandbox.marshal import capi
 
 LEAD = 1 << 16
 """How far what was given is kept ahead of what the adapter has used."""
+SLACK = 8192
+"""How much more is given when a call begins: most ask the host for little."""
 
 
 class OutOfFuel(Exception):
@@ -37,13 +39,13 @@ class Fuel:
 
     def begin(self) -> None:
         """A call begins on the general path."""
-        self._copied, self._given = 0, LEAD if self.patched else 0
+        self._copied, self._given = 0, LEAD + SLACK if self.patched else 0
         capi.context_set_fuel(self.context, self.budget + self._given)
 
     def begin_copying(self, count: int) -> None:
         """A call begins on the fast path, for which the adapter will use so much."""
         self._copied = count
-        self._given = count + LEAD
+        self._given = count + LEAD + SLACK
         capi.context_set_fuel(self.context, self.budget + self._given)
 
     def asked(self, count: int) -> None:
@@ -57,7 +59,9 @@ class Fuel:
         if self._left.value < self._given - self._copied:
             raise OutOfFuel
         if self._given < self._copied + LEAD:
-            self._give(self._copied + 2 * LEAD)
+            given = self._copied + 2 * LEAD
+            capi.context_set_fuel(self.context, self._left.value + given - self._given)
+            self._given = given
 
     def copying(self, count: int) -> None:
         """The adapter uses so much more, or has."""
