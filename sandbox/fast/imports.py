@@ -10,7 +10,7 @@ from sandbox.abi.layout import members_of
 from sandbox.abi.types import STRING, Function, ListType, OptionType, Type
 from sandbox.fast.protocol import AGAIN, ANNOUNCE, BLOBS, OUT
 from sandbox.fast.reading import Misformed, arguments_reader
-from sandbox.fast.scratch import scratch
+from sandbox.fast.scratch import KEPT, scratch
 from sandbox.fast.writing import writer
 from sandbox.fuel import fuel
 from sandbox.marshal import capi
@@ -82,12 +82,13 @@ class HostFunction:
             if why == AGAIN:
                 answer, self._waiting = self._waiting, None
             else:
-                scratch.used = max(scratch.used, OUT + copied)
+                if copied > KEPT:
+                    scratch.used = max(scratch.used, OUT + copied)
                 try:
                     arguments = self._read(view)
                 except (struct.error, IndexError, OverflowError) as error:
                     raise Misformed(f"the guest passed what is no argument: {error}") from error
-                fuel.asked(copied + self._fuel(arguments))
+                fuel.asked(copied + (self._fuel(arguments) if self._walks else self._base_fuel))
                 answer = self._implementation(*arguments)
             if self._write is not None:
                 end = self._write(view, answer)
@@ -132,5 +133,6 @@ def _announced(count: int) -> None:
 
 def _returned(end: int) -> None:
     """A reply that takes so many bytes of the scratch memory is about to be copied."""
-    scratch.used = max(scratch.used, end)
+    if end > KEPT:
+        scratch.used = max(scratch.used, end)
     fuel.copying(end - BLOBS)
