@@ -6,7 +6,8 @@ bytes; `Compiled` is the form that answers. Messaging rules travel to the router
 
     files      path pattern (see `bridge.patterns`) and access: read, list, write, delete
     storage    namespace "self" and access: read, write (deleting is writing)
-    messaging  target pattern and access: send, request, broadcast; or `from`: who may send to this component
+    messaging  target pattern and access: send, request, broadcast; topic pattern and access: publish, subscribe;
+               or `from`: who may send, and publish, to this component
 
 A component pattern is `*`, `ns/name` (every instance), `ns/name/instance`, and any part may be `*` as a whole:
 `acme/*` covers `acme/x/0` and never `acme-evil/x/0`. People outside are `host/client/<user>`; only a pattern whose
@@ -24,7 +25,7 @@ import msgspec
 from bridge.patterns import InvalidPath, InvalidPattern, PathPattern, is_below, parse_guest_path, validate_path_pattern
 from sandbox.errors import AirssysError
 from sandbox.types import ComponentId, Limits
-from sandbox.wire.router_frames import MessagingRule
+from sandbox.wire.router_frames import MAX_TOPIC, MessagingRule
 
 __all__ = [
     "FILE_ACCESS",
@@ -45,17 +46,23 @@ __all__ = [
     "covers",
     "describe",
     "guest_roots",
+    "may_publish",
     "may_send",
+    "may_subscribe",
     "parse_guest_path",
     "validate_component_pattern",
     "validate_path_pattern",
+    "validate_topic",
+    "validate_topic_pattern",
 ]
 
 FILE_ACCESS = frozenset({"read", "list", "write", "delete"})
 STORAGE_ACCESS = frozenset({"read", "write"})
 MESSAGING_ACCESS = frozenset({"send", "request", "broadcast"})
+TOPIC_ACCESS = frozenset({"publish", "subscribe"})
 HOST_NAMESPACE = "host"
 """Namespace of senders outside: `host/client/<user>`. No component can be installed under it and be covered by `*`."""
+_TOPIC_PART_RE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PART_RE = re.compile(r"\*\Z|[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -224,6 +231,57 @@ def may_send(rules: Iterable[MessagingRule], target: ComponentId, action: str) -
     return any(rule.target and action in rule.access and covers(rule.target, target) for rule in rules)
 
 
+def validate_topic(text: str) -> str:
+    """Return `text` if it is a topic: parts of letters, digits, `_` and `-` between dots, `MAX_TOPIC` long at most.
+
+    Raises:
+        InvalidPattern: it is not.
+    """
+    if len(text) > MAX_TOPIC or not all(_TOPIC_PART_RE.match(part) for part in text.split(".")):
+        raise InvalidPattern("not a topic", subject=ascii(text[:200]), hint="write it as orders.eu.new")
+    return text
+
+
+def validate_topic_pattern(text: str) -> str:
+    """Return `text` if it is a topic pattern: a topic in which a part may be `*`, and the last one `>`.
+
+    Raises:
+        InvalidPattern: it is not.
+    """
+    parts = text.split(".")
+    if len(text) > MAX_TOPIC or not all(
+        part == "*" or (part == ">" and index == len(parts) - 1) or _TOPIC_PART_RE.match(part)
+        for index, part in enumerate(parts)
+    ):
+        raise InvalidPattern(
+            "not a topic pattern",
+            subject=ascii(text[:200]),
+            hint="write it as orders.new, orders.* (one part) or orders.> (one or more parts)",
+        )
+    return text
+
+
+def topic_covers(pattern: str, topic: str) -> bool:
+    """Whether a topic pattern covers a topic, or all that another pattern covers."""
+    wanted, given = pattern.split("."), topic.split(".")
+    for index, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > index
+        if index >= len(given) or given[index] == ">" or part not in ("*", given[index]):
+            return False
+    return len(wanted) == len(given)
+
+
+def may_publish(rules: Iterable[MessagingRule], topic: str) -> bool:
+    """Whether somebody with these rules may publish under this topic."""
+    return any(rule.topic and "publish" in rule.access and topic_covers(rule.topic, topic) for rule in rules)
+
+
+def may_subscribe(rules: Iterable[MessagingRule], pattern: str) -> bool:
+    """Whether somebody with these rules may subscribe to this pattern: one rule must cover all of it."""
+    return any(rule.topic and "subscribe" in rule.access and topic_covers(rule.topic, pattern) for rule in rules)
+
+
 def accepts(rules: Iterable[MessagingRule], sender: ComponentId) -> bool:
     """Whether a component with these rules takes messages from `sender`."""
     sources = [rule.source for rule in rules if rule.source]
@@ -256,6 +314,10 @@ def describe(
         if line.source:
             text = f"messages from {line.source}"
             risk, why = _reach(line.source, ("low", "one sender"), ("medium", "many senders"))
+        elif line.topic:
+            text = f"topic {line.topic}: {_join(line.access)}"
+            wide = line.topic.startswith(("*", ">"))
+            risk, why = ("medium", "reaches every topic") if wide else ("low", "topics of one kind")
         else:
             text = f"messages to {line.target}: {_join(line.access)}"
             risk, why = _reach(line.target, ("low", "one component"), ("high", "reaches components not yet installed"))

@@ -101,6 +101,12 @@ class Limits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Log lines a second."""
     log_bytes: int = 256 << 10
     """Bytes of log a second."""
+    message_rate: int = 10_000
+    """Messages sent a second, of all kinds; as many may come at once."""
+    timers: int = 100
+    """Messages to itself that wait for their time."""
+    subscriptions: int = 100
+    """Topic patterns subscribed to at run time."""
 
     def crossing(self, *, fast: bool) -> int:
         """Bytes that payloads may take on their way across the wasm boundary (docs/values.md).

@@ -52,6 +52,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "requests": ("unit/test_router_delivery.py::test_open_requests_are_bounded",),
     "log-lines": ("unit/bridge/test_bridge_server.py::test_a_log_flood_is_shed_and_said",),
     "log-size": ("unit/bridge/test_bridge_server.py::test_a_log_flood_is_shed_and_said",),
+    "message-rate": ("unit/test_router_rates.py::test_a_sender_is_held_to_its_rate",),
+    "timers": ("unit/test_router_alarms.py::test_timers_are_bounded",),
+    "subscriptions": ("unit/test_router_topics.py::test_subscriptions_are_bounded",),
 }
 """The tests that show each limit of the manifest alone, below tests/."""
 

@@ -23,6 +23,7 @@ from sandbox.wire.router_frames import (
     Query,
     Route,
     RouteState,
+    State,
     Stop,
     Submit,
     Submitted,
@@ -181,7 +182,7 @@ class RouterLink:
                 submit = self._submits.get(frame.id)
                 if submit is not None and not submit.done():
                     submit.set_result((frame, parts[1]))
-            else:
+            elif isinstance(frame, State):
                 query = self._queries.get(frame.id)
                 if query is not None and not query.done():
                     query.set_result(frame.routes)

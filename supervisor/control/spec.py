@@ -10,7 +10,7 @@ import rfc8785
 
 from bridge.capabilities import CapabilityLine, FileRule, Policy, StorageRule, describe, guest_roots
 from sandbox.types import ComponentId, Limits
-from sandbox.wire.router_frames import MessagingRule, Route
+from sandbox.wire.router_frames import Mailing, MessagingRule, Route
 from sandbox.wire.supervisor_frames import MountSpec
 from supervisor.control.errors import LimitError, WorldError
 from supervisor.control.tree import RestartPolicy
@@ -20,6 +20,8 @@ from supervisor.packages.manifest import Manifest
 WORLD_PACKAGES: dict[str, tuple[str, ...]] = {
     "airssys:core/runtime-host": ("airssys:core",),
     "airssys:osl/osl-host": ("airssys:core", "airssys:osl"),
+    "airssys:messaging/messaging-host": ("airssys:core", "airssys:osl", "airssys:messaging"),
+    "airssys:messaging/topic-host": ("airssys:core", "airssys:osl", "airssys:messaging"),
 }
 """World to the WIT packages whose functions its components may import."""
 WASI = "wasi:"
@@ -44,6 +46,7 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     files: list[FileRule]
     storage: list[StorageRule]
     messaging: list[MessagingRule]
+    mailing: Mailing
     predicate: str
 
     def guest_roots(self) -> list[str]:
@@ -101,7 +104,14 @@ class ComponentSpec(msgspec.Struct, frozen=True):
     def route(self, component: ComponentId, env: dict[str, str], args: list[str]) -> Route:
         """What the router must know; `env` and `args` are for the component."""
         return Route(
-            component, self.limits, self.messaging, component.package, self.version, list(env.items()), list(args)
+            component,
+            self.limits,
+            self.messaging,
+            component.package,
+            self.version,
+            list(env.items()),
+            list(args),
+            self.mailing,
         )
 
 
@@ -135,6 +145,7 @@ def from_manifest(manifest: Manifest, digest: str) -> ComponentSpec:
         files=manifest.file_rules(),
         storage=manifest.storage_rules(),
         messaging=manifest.messaging_rules(),
+        mailing=manifest.mailing(),
         predicate=msgspec.json.encode(predicate).decode(),
     )
 

@@ -6,19 +6,54 @@ held to the same bounds as a file. What this version of the host cannot enforce 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
 from bridge.capabilities import FileRule, MessagingRule, StorageRule
 from sandbox.types import Limits
+from sandbox.wire.router_frames import Mailing
 from supervisor.packages.errors import ManifestError, PackageError
 from supervisor.packages.limit_table import TABLE, parser
-from supervisor.packages.manifest_rules import FILE_ACCESS, MAX_LINES, MESSAGING_ACCESS, STORAGE_ACCESS, problems
+from supervisor.packages.manifest_rules import (
+    FILE_ACCESS,
+    MAX_LINES,
+    MESSAGING_ACCESS,
+    STORAGE_ACCESS,
+    TOPIC_ACCESS,
+    problems,
+)
 from supervisor.packages.toml_source import Table, TomlSource, dotted, integer, string, strings
 from supervisor.packages.units import parse_duration
 
 FILE_NAME = "component.toml"
+
+
+Restart: TypeAlias = Literal["permanent", "transient", "temporary"]
+Overflow: TypeAlias = Literal["error", "block", "drop-oldest", "drop-newest"]
+DeliveryMode: TypeAlias = Literal["at-most-once", "at-least-once"]
+GRACEFUL = -1
+"""As `shutdown`: it gets as long as its deadline allows."""
+IMMEDIATE = 0
+"""As `shutdown`: it is killed and not asked."""
+
+
+class Health(NamedTuple):
+    """A preset of health checks."""
+
+    interval_ms: int
+    timeout_ms: int
+    threshold: int
+
+
+HEALTH_PRESETS: dict[str, Health] = {
+    "critical": Health(5_000, 1_000, 2),
+    "standard": Health(30_000, 5_000, 3),
+    "batch": Health(300_000, 30_000, 5),
+    "slow-start": Health(60_000, 30_000, 3),
+}
+"""What `health = "..."` of `[supervision]` stands for; each of its numbers can be given by itself."""
 
 
 class ComponentSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -53,16 +88,33 @@ class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     requests: int = 1_024
     log_lines: int = 200
     log_bytes: int = msgspec.field(default=256 << 10, name="log-size")
+    message_rate: int = 10_000
+    timers: int = 100
+    subscriptions: int = 100
 
 
 class SupervisionSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """`[supervision]`: what happens when it ends. The words mean what they mean in Erlang/OTP. Milliseconds."""
 
-    restart: Literal["permanent", "transient", "temporary"] = "permanent"
+    restart: Restart = "permanent"
     max_restarts: int = 3
     window_ms: int = msgspec.field(default=60_000, name="window")
     backoff_ms: tuple[int, int] = msgspec.field(default=(100, 30_000), name="backoff")
     health_interval_ms: int = msgspec.field(default=30_000, name="health-interval")
+    health_timeout_ms: int = msgspec.field(default=5_000, name="health-timeout")
+    health_threshold: int = 3
+    shutdown_ms: int = msgspec.field(default=GRACEFUL, name="shutdown")
+    """Milliseconds to shut down in; `GRACEFUL` or `IMMEDIATE`."""
+
+
+class MessagingSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """`[messaging]`: how its mail is kept and delivered. Milliseconds."""
+
+    overflow: Overflow = "error"
+    delivery: DeliveryMode = "at-most-once"
+    max_deliveries: int = 5
+    ttl_ms: int = msgspec.field(default=0, name="ttl")
+    subscribe: tuple[str, ...] = ()
 
 
 class FilesystemCapability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,11 +125,12 @@ class FilesystemCapability(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class MessagingCapability(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One line of `messaging`: a target with what may be done to it, or a sender that is let in."""
+    """One line of `messaging`: a target or topic with what may be done to it, or a sender that is let in."""
 
     target: str = ""
     access: tuple[str, ...] = ()
     source: str = msgspec.field(default="", name="from")
+    topic: str = ""
 
 
 class StorageCapability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,6 +158,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     component: ComponentSection
     limits_section: LimitsSection = msgspec.field(default=LimitsSection(), name="limits")
     supervision: SupervisionSection = SupervisionSection()
+    messaging: MessagingSection = MessagingSection()
     capabilities: CapabilitiesSection = CapabilitiesSection()
 
     def limits(self) -> Limits:
@@ -122,9 +176,20 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def messaging_rules(self) -> list[MessagingRule]:
         """`messaging` in the router's form."""
         return [
-            MessagingRule(target=line.target, access=list(line.access), source=line.source)
+            MessagingRule(target=line.target, access=list(line.access), source=line.source, topic=line.topic)
             for line in self.capabilities.messaging
         ]
+
+    def mailing(self) -> Mailing:
+        """`[messaging]` in the router's form."""
+        section = self.messaging
+        return Mailing(
+            overflow=section.overflow,
+            at_least_once=section.delivery == "at-least-once",
+            max_deliveries=section.max_deliveries,
+            ttl_ms=section.ttl_ms,
+            subscribe=list(section.subscribe),
+        )
 
     def to_predicate(self) -> dict[str, Any]:
         """The whole manifest as JSON values, every default written out, in base units."""
@@ -180,6 +245,7 @@ def parse_manifest(text: str | bytes, *, file: str = FILE_NAME) -> Manifest:
         ),
         limits_section=_read_limits(root.table("limits")),
         supervision=_read_supervision(root.table("supervision")),
+        messaging=_read_messaging(root.table("messaging")),
         capabilities=_read_capabilities(capabilities),
     )
     root.done()
@@ -197,23 +263,51 @@ def _read_limits(table: Table) -> LimitsSection:
 
 def _read_supervision(table: Table) -> SupervisionSection:
     usual = SupervisionSection()
+    preset = HEALTH_PRESETS[table.take("health", word(HEALTH_PRESETS), default="standard")]
     return SupervisionSection(
-        restart=table.take("restart", _restart, default=usual.restart),
+        restart=table.take("restart", word(get_args(Restart)), default=usual.restart),
         max_restarts=table.take("max-restarts", integer, default=usual.max_restarts),
         window_ms=table.take("window", parse_duration, default=usual.window_ms),
         backoff_ms=table.take("backoff", _backoff, default=usual.backoff_ms),
-        health_interval_ms=table.take("health-interval", parse_duration, default=usual.health_interval_ms),
+        health_interval_ms=table.take("health-interval", parse_duration, default=preset.interval_ms),
+        health_timeout_ms=table.take("health-timeout", parse_duration, default=preset.timeout_ms),
+        health_threshold=table.take("health-threshold", integer, default=preset.threshold),
+        shutdown_ms=table.take("shutdown", _shutdown, default=usual.shutdown_ms),
     )
 
 
-def _restart(value: Any) -> Literal["permanent", "transient", "temporary"]:
-    if value == "permanent":
-        return "permanent"
-    if value == "transient":
-        return "transient"
-    if value == "temporary":
-        return "temporary"
-    raise ValueError('must be "permanent", "transient" or "temporary"')
+def _shutdown(value: Any) -> int:
+    if value == "graceful":
+        return GRACEFUL
+    if value == "immediate":
+        return IMMEDIATE
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ValueError('must be "graceful", "immediate" or how long it may take, as "5s"') from error
+
+
+def _read_messaging(table: Table) -> MessagingSection:
+    usual = MessagingSection()
+    return MessagingSection(
+        overflow=table.take("overflow", word(get_args(Overflow)), default=usual.overflow),
+        delivery=table.take("delivery", word(get_args(DeliveryMode)), default=usual.delivery),
+        max_deliveries=table.take("max-deliveries", integer, default=usual.max_deliveries),
+        ttl_ms=table.take("ttl", parse_duration, default=usual.ttl_ms),
+        subscribe=table.take("subscribe", strings, default=usual.subscribe),
+    )
+
+
+def word(known: Iterable[str]) -> Callable[[Any], Any]:
+    """A parser of one word out of `known`."""
+    words = tuple(known)
+
+    def parse(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f'must be {", ".join(chr(34) + each + chr(34) for each in words[:-1])} or "{words[-1]}"')
+        return str(value)
+
+    return parse
 
 
 def _backoff(value: Any) -> tuple[int, int]:
@@ -235,16 +329,15 @@ def _read_capabilities(table: Table) -> CapabilitiesSection:
         filesystem.append(FilesystemCapability(line.take("path", string), line.take("access", _access(FILE_ACCESS))))
     messaging = []
     for line in table.tables("messaging", most=MAX_LINES):
-        if "topic" in line:
-            raise line.refuse(
-                "topic", "this version of airssys has no topics", "name components with target, or remove the line"
-            )
-        if ("target" in line) == ("from" in line):
-            raise line.refuse(None, "a messaging line names either a target (with access) or from, one of the two")
+        if sum(key in line for key in ("target", "topic", "from")) != 1:
+            raise line.refuse(None, "a messaging line names one of target, topic (both with access) and from")
         if "from" in line:
             if "access" in line:
                 raise line.refuse("access", "from lets senders in and takes no access")
             messaging.append(MessagingCapability(source=line.take("from", string)))
+        elif "topic" in line:
+            access = line.take("access", _access(TOPIC_ACCESS))
+            messaging.append(MessagingCapability(topic=line.take("topic", string), access=access))
         else:
             access = line.take("access", _access(MESSAGING_ACCESS))
             messaging.append(MessagingCapability(target=line.take("target", string), access=access))
@@ -260,8 +353,8 @@ def _access(known: tuple[str, ...]) -> Any:
     def parse(value: Any) -> tuple[str, ...]:
         words = strings(value)
         for word in words:
-            if word in ("publish", "subscribe") and known is MESSAGING_ACCESS:
-                raise ValueError("this version of airssys has no topics: nothing can publish or subscribe")
+            if word in TOPIC_ACCESS and known is MESSAGING_ACCESS:
+                raise ValueError(f"{word} is access to a topic: name one with topic in place of target")
             if word not in known:
                 raise ValueError(f"unknown access {word[:60]!a}; known: {', '.join(known)}")
         if not words or len(set(words)) != len(words):

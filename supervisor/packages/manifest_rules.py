@@ -10,8 +10,16 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from bridge.capabilities import HOST_NAMESPACE, InvalidPattern, validate_component_pattern, validate_path_pattern
+from bridge.capabilities import (
+    HOST_NAMESPACE,
+    InvalidPattern,
+    may_subscribe,
+    validate_component_pattern,
+    validate_path_pattern,
+    validate_topic_pattern,
+)
 from sandbox.types import MAX_NAME, valid_package_name
+from sandbox.wire.router_frames import MAX_TTL_MS
 from supervisor.packages import limit_table
 from supervisor.packages.toml_source import Path
 from supervisor.packages.units import format_duration
@@ -19,10 +27,16 @@ from supervisor.packages.units import format_duration
 if TYPE_CHECKING:
     from supervisor.packages.manifest import CapabilitiesSection, ComponentSection, Manifest
 
-WORLDS = ("airssys:core/runtime-host@1.0.0", "airssys:osl/osl-host@0.1.0")
+WORLDS = (
+    "airssys:core/runtime-host@1.0.0",
+    "airssys:osl/osl-host@0.1.0",
+    "airssys:messaging/messaging-host@0.1.0",
+    "airssys:messaging/topic-host@0.1.0",
+)
 """The worlds this host provides."""
 FILE_ACCESS = ("read", "list", "write", "delete")
 MESSAGING_ACCESS = ("send", "request", "broadcast")
+TOPIC_ACCESS = ("publish", "subscribe")
 STORAGE_ACCESS = ("read", "write")
 MAX_LINES = 100
 """Most lines of one kind of capability."""
@@ -54,11 +68,14 @@ _DEFAULT_IGNORABLE = frozenset(
 _DURATION_BOUNDS: dict[tuple[str, str], tuple[int, int]] = {
     ("supervision", "window"): (1_000, 86_400_000),
     ("supervision", "health-interval"): (100, 86_400_000),
+    ("supervision", "health-timeout"): (10, 600_000),
     ("supervision", "backoff"): (1, 3_600_000),
 }
 _COUNT_BOUNDS: dict[tuple[str, str], tuple[int, int]] = {
     ("component", "release"): (1, 10**15),
     ("supervision", "max-restarts"): (0, 1_000),
+    ("supervision", "health-threshold"): (1, 100),
+    ("messaging", "max-deliveries"): (1, 100),
 }
 
 
@@ -67,6 +84,7 @@ def problems(manifest: Manifest) -> Iterator[tuple[Path, str]]:
     yield from _component_problems(manifest.component)
     yield from _number_problems(manifest)
     yield from _capability_problems(manifest.capabilities)
+    yield from _subscription_problems(manifest)
 
 
 def _component_problems(component: ComponentSection) -> Iterator[tuple[Path, str]]:
@@ -100,6 +118,11 @@ def _number_problems(manifest: Manifest) -> Iterator[tuple[Path, str]]:
             _DURATION_BOUNDS["supervision", "health-interval"],
             supervision.health_interval_ms,
         ),
+        (
+            ("supervision", "health-timeout"),
+            _DURATION_BOUNDS["supervision", "health-timeout"],
+            supervision.health_timeout_ms,
+        ),
         (("supervision", "backoff", 0), _DURATION_BOUNDS["supervision", "backoff"], supervision.backoff_ms[0]),
         (("supervision", "backoff", 1), _DURATION_BOUNDS["supervision", "backoff"], supervision.backoff_ms[1]),
     ]
@@ -111,11 +134,30 @@ def _number_problems(manifest: Manifest) -> Iterator[tuple[Path, str]]:
     counts = {
         ("component", "release"): manifest.component.release,
         ("supervision", "max-restarts"): supervision.max_restarts,
+        ("supervision", "health-threshold"): supervision.health_threshold,
+        ("messaging", "max-deliveries"): manifest.messaging.max_deliveries,
     }
     for place, count in counts.items():
         low, high = _COUNT_BOUNDS[place]
         if not low <= count <= high:
             yield place, f"must be between {low} and {high}"
+    if not -1 <= supervision.shutdown_ms <= 600_000:
+        yield ("supervision", "shutdown"), f"must be at most {format_duration(600_000)}"
+    if not 0 <= manifest.messaging.ttl_ms <= MAX_TTL_MS:
+        yield ("messaging", "ttl"), f"must be at most {format_duration(MAX_TTL_MS)}"
+
+
+def _subscription_problems(manifest: Manifest) -> Iterator[tuple[Path, str]]:
+    """What it subscribes to from the start must be covered by what it may subscribe to."""
+    rules = manifest.messaging_rules()
+    if len(manifest.messaging.subscribe) > MAX_LINES:
+        yield ("messaging", "subscribe"), f"more than {MAX_LINES} entries"
+    for index, pattern in enumerate(manifest.messaging.subscribe):
+        place: Path = ("messaging", "subscribe", index)
+        faults = list(_pattern_problems(place, validate_topic_pattern, pattern))
+        yield from faults
+        if not faults and not may_subscribe(rules, pattern):
+            yield place, "no messaging capability with topic and access subscribe covers this pattern"
 
 
 def _capability_problems(capabilities: CapabilitiesSection) -> Iterator[tuple[Path, str]]:
@@ -137,8 +179,11 @@ def _capability_problems(capabilities: CapabilitiesSection) -> Iterator[tuple[Pa
         named.add(file.path)
     for index, message in enumerate(capabilities.messaging):
         here = ("capabilities", "messaging", index)
-        if bool(message.target) == bool(message.source):
-            yield here, "a messaging line names either a target (with access) or from, one of the two"
+        if sum(map(bool, (message.target, message.source, message.topic))) != 1:
+            yield here, "a messaging line names one of target, topic (both with access) and from"
+        elif message.topic:
+            yield from _pattern_problems((*here, "topic"), validate_topic_pattern, message.topic)
+            yield from _access_problems((*here, "access"), message.access, TOPIC_ACCESS)
         elif message.source:
             yield from _pattern_problems((*here, "from"), validate_component_pattern, message.source)
             if message.access:
@@ -146,7 +191,7 @@ def _capability_problems(capabilities: CapabilitiesSection) -> Iterator[tuple[Pa
         else:
             yield from _pattern_problems((*here, "target"), validate_component_pattern, message.target)
             yield from _access_problems((*here, "access"), message.access, MESSAGING_ACCESS)
-        named.add(message.target or message.source)
+        named.add(message.target or message.source or message.topic)
     for index, storage in enumerate(capabilities.storage):
         here = ("capabilities", "storage", index)
         if storage.namespace != "self":
@@ -156,7 +201,7 @@ def _capability_problems(capabilities: CapabilitiesSection) -> Iterator[tuple[Pa
         if key not in named:
             yield (
                 ("capabilities", "rationale", key),
-                "explains nothing that is asked for; use a kind, as filesystem, or a line's path, target or from",
+                "explains nothing asked for; use a kind, as filesystem, or a line's path, target, topic or from",
             )
         yield from _text_problems(("capabilities", "rationale", key), reason, 1000)
 

@@ -16,7 +16,22 @@ from collections import deque
 from collections.abc import Generator
 
 from sandbox.types import MAX_NAME, ComponentId
-from sandbox.wire.router_frames import Ack, Broadcast, Cancel, GetMetadata, ListComponents, Request, Send
+from sandbox.wire.router_frames import (
+    Ack,
+    Broadcast,
+    Cancel,
+    CancelTimer,
+    Defer,
+    GetMetadata,
+    ListComponents,
+    Publish,
+    Request,
+    Respond,
+    Send,
+    SetTimer,
+    Subscribe,
+    Unsubscribe,
+)
 from supervisor.router.correlation import MAX_TIMEOUT_MS
 from supervisor.router.delivery import Delivery
 from supervisor.router.mailbox import Message
@@ -42,7 +57,21 @@ class MessagingError(enum.IntEnum):
 INVALID_STATE = 5
 """Case `invalid-state` of `airssys:core/errors.component-error`, 1 + index."""
 
-Ask = Send | Request | Cancel | Broadcast | ListComponents | GetMetadata
+Ask = (
+    Send
+    | Request
+    | Cancel
+    | Broadcast
+    | Publish
+    | Subscribe
+    | Unsubscribe
+    | Defer
+    | Respond
+    | SetTimer
+    | CancelTimer
+    | ListComponents
+    | GetMetadata
+)
 _Outcome = tuple[int, str]
 _OK: _Outcome = (0, "")
 _DONE = object()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -34,9 +35,9 @@ from sandbox.wire.router_frames import (
 from sandbox.wire.supervisor_frames import AttachRouter, Detach, EndWorker
 from supervisor.router.channels import Channel, Sent
 from supervisor.router.correlation import Correlations, Pending
-from supervisor.router.mailbox import Message
+from supervisor.router.mailbox import NEVER, Message
 from supervisor.router.ports import Port, SupervisorLink
-from supervisor.router.routes import NEVER, Component, Phase, Table, Worker
+from supervisor.router.routes import Component, Phase, Table, Worker
 from supervisor.router.timers import Timers
 
 START_SECONDS = START_MS / 1000
@@ -163,6 +164,10 @@ class Delivery:
         if worker is not None and worker.phase is Phase.IDLE:
             self.advance(worker)
         return ""
+
+    def submit(self, component: Component, message: Message, done: Callable[[str], None]) -> None:
+        """As `post`; `done` hears the answer, at once or when it is known (a mailbox may let its senders wait)."""
+        done(self.post(component, message))
 
     def advance(self, worker: Worker) -> None:
         """Give an idle worker the next thing to do: a health check, its shutdown, or a message."""

@@ -14,11 +14,13 @@ from collections import OrderedDict
 import msgspec
 
 from sandbox.types import ComponentId
+from sandbox.wire.router_frames import NORMAL
 from supervisor.router.correlation import Pending
 
 TOTAL_BYTES = 512 << 20
 """Bytes that all mailboxes, and what workers have not read yet, hold together; beyond it every message is refused as
 `queue-full`."""
+NEVER = float("inf")
 OVERHEAD = 512
 """What a message costs beside its payload, bytes, about."""
 
@@ -37,6 +39,11 @@ class Message(msgspec.Struct, eq=False):
     content_type: str | None = None
     pending: Pending | None = None
     incarnation: int = 0  # a callback is for this worker alone
+    priority: int = NORMAL
+    deliveries: int = 0  # how often it was handed over
+    expires: float = NEVER  # monotonic seconds
+    topic: str = ""  # of a publication
+    failure: str = ""  # of a callback: one of FAILURES
 
 
 class Account:

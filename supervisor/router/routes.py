@@ -12,10 +12,8 @@ from collections import Counter
 from sandbox.types import ComponentId, Limits
 from sandbox.wire.router_frames import MessagingRule, Route
 from supervisor.router.channels import Channel
-from supervisor.router.mailbox import Account, Mailbox, Message
+from supervisor.router.mailbox import NEVER, Account, Mailbox, Message
 from supervisor.router.timers import Timer
-
-NEVER = float("inf")
 
 
 class Phase(enum.Enum):
@@ -47,6 +45,7 @@ class Component:
         "id",
         "limits",
         "mailbox",
+        "mailing",
         "name",
         "removed",
         "rules",
@@ -72,6 +71,7 @@ class Component:
         """Take new rights and limits; workers and mailbox stay as they are."""
         self.limits: Limits = route.limits
         self.rules: list[MessagingRule] = route.messaging
+        self.mailing = route.mailing
         self.name, self.version, self.env, self.args = route.name, route.version, route.env, route.args
         self.mailbox.resize(self.limits.mailbox, self.limits.mailbox_bytes, self.limits.message_size)
 

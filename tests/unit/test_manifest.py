@@ -166,7 +166,7 @@ def test_equal_manifests_have_equal_predicates() -> None:
         ('"acme/*", access = ["request"', '"acme*", access = ["request"', "capabilities.messaging[0].target", 28),
         ('["request", "send"]', '["publish"]', "capabilities.messaging[0].access", 28),
         ('target = "acme/*", ', "", "capabilities.messaging[0]", 28),
-        ('target = "acme/*"', 'topic = "orders"', "capabilities.messaging[0].topic", 28),
+        ('target = "acme/*"', 'topic = "orders"', "capabilities.messaging[0].access", 28),
         ('target = "acme/*"', 'target = ""', "capabilities.messaging[0]", 28),
         ('{ from = "acme/*" }', '{ from = "acme/*", access = ["send"] }', "capabilities.messaging[1].access", 29),
         ('{ from = "acme/*" }', '{ from = "" }', "capabilities.messaging[1]", 29),

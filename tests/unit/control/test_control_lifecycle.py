@@ -33,7 +33,7 @@ def test_install_starts_and_is_recorded(playground):
             assert [["package.plan", "package.install", "worker.start", "worker.ready"]] == [
                 [r.event for r in play.records]
             ]
-            assert [ECHO] == list(play.routes)
+            await play.until(lambda: [ECHO] == list(play.routes))
             assert 1 == play.compiles
             await play.client.post("/v1/components/acme/echo/0/restart")
             assert 1 == play.compiles, "the second start takes the cached component"
