@@ -106,6 +106,7 @@ class Callback(_Frame, frozen=True):
     reply_to: ComponentId | None = None
     content_type: str | None = None
     failure: str = ""  # one of FAILURES; "" for a reply
+    priority: int = NORMAL  # its request's
 
 
 class Health(_Frame, frozen=True):

@@ -68,12 +68,9 @@ class Bus:
                     self._delivery.check_health(component)
 
     def _route(self, frame: Route) -> None:
-        component = self._table.components.get(frame.component)
-        self._table.generation += 1
-        if component is not None:
-            component.update(frame)
+        component, new = self._table.put(frame)
+        if not new:
             return
-        component = self._table.components[frame.component] = Component(frame, self._table.account)
         for worker in sorted(self._table.waiting_for(frame.component), key=lambda worker: worker.incarnation):
             self._delivery.adopt(component, worker)
 
@@ -145,4 +142,7 @@ def _state(component: Component) -> RouteState:
         failed=component.failed,
         denied=component.denied,
         busy=worker is not None and worker.hand is not None,
+        sent=component.sent,
+        subscriptions=sorted(component.subscriptions),
+        timers=component.alarms,
     )

@@ -11,6 +11,7 @@ import secrets
 import msgspec
 
 from sandbox.types import ComponentId
+from sandbox.wire.router_frames import NORMAL
 from supervisor.router.timers import Timer
 
 MAX_SUBMITS = 10_000
@@ -29,16 +30,20 @@ class Pending(msgspec.Struct, eq=False):
     submit: int = 0
     message: int = 0  # id of the request's message
     timer: Timer | None = None
+    priority: int = NORMAL  # of the request, and so of its callback
+    token: str = ""  # its reply was deferred, and is given with this by ...
+    holder: int = 0  # ... the worker with this incarnation
 
 
 class Correlations:
     """All open requests."""
 
-    __slots__ = ("_by_worker", "_open", "submits")
+    __slots__ = ("_by_worker", "_deferred", "_open", "submits")
 
     def __init__(self) -> None:
         self._open: dict[str, Pending] = {}
         self._by_worker: dict[int, dict[str, Pending]] = {}
+        self._deferred: dict[int, dict[str, Pending]] = {}
         self.submits = 0
 
     def __len__(self) -> int:
@@ -65,7 +70,34 @@ class Correlations:
             del mine[pending.correlation]
             if not mine:
                 del self._by_worker[pending.incarnation]
+        if pending.token:
+            theirs = self._deferred[pending.holder]
+            del theirs[pending.token]
+            if not theirs:
+                del self._deferred[pending.holder]
         return True
+
+    def is_open(self, pending: Pending) -> bool:
+        """Whether nobody has answered it."""
+        return pending.correlation in self._open
+
+    def defer(self, pending: Pending, holder: int) -> str:
+        """Let the worker with this incarnation answer an open request later; the token (128 bits) that it needs."""
+        pending.token, pending.holder = secrets.token_hex(16), holder
+        self._deferred.setdefault(holder, {})[pending.token] = pending
+        return pending.token
+
+    def deferred(self, holder: int, token: str) -> Pending | None:
+        """The open request that this worker deferred under this token."""
+        return self._deferred.get(holder, {}).get(token)
+
+    def deferred_by(self, holder: int) -> list[Pending]:
+        """The open requests whose reply this worker still owes."""
+        return list(self._deferred.get(holder, {}).values())
+
+    def deferrals(self, holder: int) -> int:
+        """How many those are."""
+        return len(self._deferred.get(holder, ()))
 
     def count(self, incarnation: int) -> int:
         """Open requests made by this worker."""

@@ -27,6 +27,7 @@ from sandbox.wire.router_frames import (
     HealthReply,
     Initialize,
     Metadata,
+    Publication,
     Ready,
     Reply,
     Shutdown,
@@ -186,21 +187,13 @@ class Delivery:
                 self._deliver(component, worker, message)
 
     def _deliver(self, component: Component, worker: Worker, message: Message) -> None:
-        kind = Callback if message.callback else Deliver
-        frame = kind(
-            message.id,
-            message.sender,
-            message.seconds,
-            message.nanoseconds,
-            message.correlation,
-            message.reply_to,
-            message.content_type,
-        )
-        if self._hand_over(worker, Phase.WORKING, frame, message.payload):
+        message.deliveries += 1
+        if self._hand_over(worker, Phase.WORKING, _frame(message), message.payload):
             worker.hand = message
             message.payload = b""
             component.delivered += 1
         else:
+            message.deliveries -= 1
             component.mailbox.put_back(message)
 
     def _hand_over(self, worker: Worker, phase: Phase, frame: msgspec.Struct, payload: bytes = b"") -> bool:
@@ -236,7 +229,7 @@ class Delivery:
         if message.pending is not None:
             if frame.error:
                 self.fail(message.pending, "guest-error", frame.error[:MAX_TEXT])
-            else:
+            elif not message.pending.token:
                 self._answer(message.pending, payload, frame.some)
         self.advance(worker)
 
@@ -251,6 +244,14 @@ class Delivery:
         if not self.settle(pending):
             self.table.counters["late-replies"] += 1
             return
+        self._give(pending, payload, some)
+
+    def answer_deferred(self, pending: Pending, payload: bytes) -> None:
+        """Give the reply to a request that its handler deferred."""
+        if self.settle(pending):
+            self._give(pending, payload, True)
+
+    def _give(self, pending: Pending, payload: bytes, some: bool) -> None:
         if pending.peer:
             self.to_bus(pending.peer, Submitted(pending.submit, some=some), payload)
             return
@@ -259,7 +260,8 @@ class Delivery:
         if worker is None or component is None:
             self.table.counters["discarded-callbacks"] += 1
         elif len(payload) > worker.limits.message_size:
-            self._call_back(component, worker, pending, *_failure("too-large", "the reply is over the message size"))
+            text = "the reply is over the message size"
+            self._call_back(component, worker, pending, *_failure("too-large", text), "too-large")
         else:
             self._call_back(component, worker, pending, payload, None)
 
@@ -275,7 +277,7 @@ class Delivery:
         if worker is None or component is None:
             self.table.counters["discarded-callbacks"] += 1
         else:
-            self._call_back(component, worker, pending, *_failure(error, text))
+            self._call_back(component, worker, pending, *_failure(error, text), error)
 
     def settle(self, pending: Pending) -> bool:
         """Close a request without telling anybody; False when that was done before."""
@@ -290,7 +292,13 @@ class Delivery:
         return True
 
     def _call_back(
-        self, component: Component, worker: Worker, pending: Pending, payload: bytes, content_type: str | None
+        self,
+        component: Component,
+        worker: Worker,
+        pending: Pending,
+        payload: bytes,
+        content_type: str | None,
+        failure: str = "",
     ) -> None:
         seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
         message = Message(
@@ -303,11 +311,14 @@ class Delivery:
             correlation=pending.correlation,
             content_type=content_type,
             incarnation=worker.incarnation,
+            priority=pending.priority,
+            failure=failure,
         )
         if component.removed:
             self.table.counters["discarded-callbacks"] += 1
             return
         if not component.mailbox.put_callback(message):
+            message.failure = "queue-full"
             message.payload, message.content_type = _failure("queue-full", "too many bytes wait for this component")
             component.mailbox.put_callback(message)
         self.advance(worker)
@@ -444,6 +455,8 @@ class Delivery:
         if hand is not None and hand.pending is not None:
             told = worker.words or detail
             self.fail(hand.pending, "target-ended", f"the worker ended: {outcome}{': ' + told if told else ''}")
+        for pending in self.correlations.deferred_by(worker.incarnation):
+            self.fail(pending, "target-ended", "the worker that was to give the reply ended")
         if worker.told_stopped:
             self._event("stopped", worker, text=detail, outcome=outcome)
         if component is not None and component.worker is not None:
@@ -462,10 +475,7 @@ class Delivery:
 
     def remove(self, component: Component) -> None:
         """The component is gone: what waits for it fails."""
-        component.removed = True
-        component.rules = []
-        del self.table.components[component.id]
-        self.table.generation += 1
+        self.table.forget(component)
         for worker in (component.worker, component.successor):
             if worker is not None:
                 self._forget_requests(worker)
@@ -540,6 +550,43 @@ class Delivery:
         else:
             again = min(worker.deadline, now + max(left, CPU_STEP))
             worker.timer = self.timers.schedule(again, functools.partial(self._look, worker))
+
+
+def _frame(message: Message) -> Deliver | Publication | Callback:
+    if message.callback:
+        return Callback(
+            message.id,
+            message.sender,
+            message.seconds,
+            message.nanoseconds,
+            message.correlation,
+            message.reply_to,
+            message.content_type,
+            message.failure,
+            message.priority,
+        )
+    if message.topic:
+        return Publication(
+            message.id,
+            message.sender,
+            message.seconds,
+            message.nanoseconds,
+            message.topic,
+            message.content_type,
+            message.deliveries,
+            message.priority,
+        )
+    return Deliver(
+        message.id,
+        message.sender,
+        message.seconds,
+        message.nanoseconds,
+        message.correlation,
+        message.reply_to,
+        message.content_type,
+        message.deliveries,
+        message.priority,
+    )
 
 
 def _cpu_left(worker: Worker) -> float:

@@ -43,6 +43,7 @@ class Message(msgspec.Struct, eq=False):
     deliveries: int = 0  # how often it was handed over
     expires: float = NEVER  # monotonic seconds
     topic: str = ""  # of a publication
+    waits: bool = False  # its sender may be kept waiting for room; where not, `block` is as `error`
     failure: str = ""  # of a callback: one of FAILURES
 
 
@@ -77,6 +78,10 @@ class Mailbox:
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    def __contains__(self, message_id: int) -> bool:
+        """Whether this message waits here."""
+        return message_id in self._queue
 
     def resize(self, capacity: int, size: int, message_size: int) -> None:
         """Take new bounds; what waits already stays."""

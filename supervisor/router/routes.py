@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Callable
 
 from sandbox.types import ComponentId, Limits
-from sandbox.wire.router_frames import MessagingRule, Route
+from sandbox.wire.router_frames import MessagingRule, Route, Settings
 from supervisor.router.channels import Channel
 from supervisor.router.mailbox import NEVER, Account, Mailbox, Message
 from supervisor.router.timers import Timer
@@ -35,6 +36,7 @@ class Component:
     """One component the router routes to."""
 
     __slots__ = (
+        "alarms",
         "args",
         "delivered",
         "denied",
@@ -49,6 +51,8 @@ class Component:
         "name",
         "removed",
         "rules",
+        "sent",
+        "subscriptions",
         "successor",
         "version",
         "visible",
@@ -63,6 +67,11 @@ class Component:
         self.successor: Worker | None = None
         self.health = "unknown"
         self.delivered = self.failed = self.denied = 0
+        self.sent = 0  # of its own messages, those that were allowed and taken
+        self.subscriptions: dict[str, bool] = {}
+        """Topic patterns, and whether each is from its manifest; kept by `topics`."""
+        self.alarms = 0
+        """Messages to itself that wait for their time; kept by `alarms`."""
         self.draining = self.removed = False
         self.visible: tuple[int, list[ComponentId]] = (-1, [])
         self.update(route)
@@ -131,9 +140,20 @@ class Worker:
 
 
 class Table:
-    """Components by id, workers by incarnation, and what was counted."""
+    """Components by id, workers by incarnation, what the host's configuration says, and what was counted."""
 
-    __slots__ = ("account", "by_incarnation", "components", "counters", "generation")
+    __slots__ = (
+        "_packages",
+        "_packages_of",
+        "account",
+        "by_incarnation",
+        "components",
+        "counters",
+        "generation",
+        "on_forget",
+        "on_route",
+        "settings",
+    )
 
     def __init__(self) -> None:
         self.account = Account()
@@ -142,6 +162,44 @@ class Table:
         self.generation = 0
         """Grows with every change of routes or rights; what is derived from them is cached under it."""
         self.counters: Counter[str] = Counter()
+        self.settings = Settings()
+        self.on_route: list[Callable[[Component], None]] = []
+        """Called when a component is new, and when its rights or limits are."""
+        self.on_forget: list[Callable[[Component], None]] = []
+        """Called when a component is gone."""
+        self._packages: dict[str, list[Component]] = {}
+        self._packages_of = -1
+
+    def put(self, route: Route) -> tuple[Component, bool]:
+        """Make or update a component; whether it is new."""
+        component = self.components.get(route.component)
+        self.generation += 1
+        new = component is None
+        if component is None:
+            component = self.components[route.component] = Component(route, self.account)
+        else:
+            component.update(route)
+        for told in self.on_route:
+            told(component)
+        return component, new
+
+    def forget(self, component: Component) -> None:
+        """Drop a component and its rights."""
+        component.removed = True
+        component.rules = []
+        del self.components[component.id]
+        self.generation += 1
+        for told in self.on_forget:
+            told(component)
+
+    def replicas(self, package: str) -> list[Component]:
+        """The components of a package, by id."""
+        if self._packages_of != self.generation:
+            self._packages = {}
+            for component in sorted(self.components.values(), key=lambda each: each.id):
+                self._packages.setdefault(component.id.package, []).append(component)
+            self._packages_of = self.generation
+        return self._packages.get(package, [])
 
     def add(self, worker: Worker) -> None:
         """A worker attached."""
