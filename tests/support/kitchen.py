@@ -267,9 +267,9 @@ def router_answer(name: str, arguments: tuple[Any, ...], result: Any) -> tuple[d
 def router_question(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """What the router is then asked."""
     if name == "host-messaging.send":
-        return "Send", ComponentId(*cut(arguments[0])), arguments[1]
+        return "Send", ComponentId(*cut(arguments[0])), None, arguments[1]
     if name == "host-messaging.request":
-        return "Request", ComponentId(*cut(arguments[0])), arguments[2], arguments[1]
+        return "Request", ComponentId(*cut(arguments[0])), arguments[2], None, arguments[1]
     if name == "host-messaging.cancel-request":
         return "Cancel", arguments[0][: MAX_NAME + 1], b""
     return "Broadcast", [ComponentId(*cut(target)) for target in arguments[0]], arguments[1]

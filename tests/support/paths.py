@@ -126,7 +126,7 @@ class Running:
 
     def callback(self, payload: bytes, **fields: Any) -> str:
         """`handle-callback`: the error, "" without one. Raises GuestFailed."""
-        frame = frames.Callback(*msgspec.structs.astuple(deliver(**fields)))
+        frame = frames.Callback(*msgspec.structs.astuple(deliver(**fields))[:7])
         return self._alive(self.use().handle_callback, frame, payload)
 
     def _alive(self, call: Callable[..., _T], *arguments: Any) -> _T:
