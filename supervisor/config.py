@@ -20,6 +20,7 @@ from bridge.capabilities import covers, validate_component_pattern
 from sandbox.errors import AirssysError
 from sandbox.types import CallPath, ComponentId
 from sandbox.walls import MAY_BE_ACCEPTED
+from supervisor.config_messaging import MessagingConfig, read_messaging
 from supervisor.packages.errors import ConfigError
 from supervisor.packages.files import FileError, check_owner_only_writes, read_regular
 from supervisor.packages.limit_table import TABLE, parser, spelled
@@ -83,6 +84,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[workers] pool: caged workers without a component that are kept ready."""
     path: CallPath = "fast"
     """[workers] path: whether components are patched, so that values cross their boundary in bulk."""
+    messaging: MessagingConfig = MessagingConfig()
+    """[messaging], [[client]], [[group]] and [[target]]."""
     overrides: tuple[Override, ...] = ()
     """[[workers.override]], in the order of the file."""
     limit_maxima: dict[str, int] = {}
@@ -104,6 +107,11 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def api_socket(self) -> str:
         """The operator's API."""
         return os.path.join(self.run_dir, "api.sock")
+
+    @property
+    def clients_socket(self) -> str:
+        """Where programs outside talk to components."""
+        return os.path.join(self.run_dir, "clients", "router.sock")
 
     @property
     def audit_dir(self) -> str:
@@ -206,6 +214,7 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         pool=_number(workers, "pool", places.pool, 0, MAX_POOL),
         path=workers.take("path", _path, default=places.path),
         overrides=_overrides(workers),
+        messaging=read_messaging(root),
         limit_maxima=_limit_maxima(root.table("limits")),
         audit_sync=audit.take("sync", _sync, default=places.audit_sync),
         audit_rotate_size=_size(audit, "rotate-size", places.audit_rotate_size, 1 << 20, 1 << 40),

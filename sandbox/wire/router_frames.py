@@ -324,11 +324,14 @@ class Mailing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     subscribe: list[str] = []  # topic patterns
 
 
+Routing = Literal["round-robin", "random", "least-loaded", "sticky"]
+
+
 class Group(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """`[[group]]` of the host: how `package/*` picks a replica."""
 
     package: str
-    routing: Literal["round-robin", "random", "least-loaded", "sticky"]
+    routing: Routing
 
 
 class TargetPolicy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -349,6 +352,7 @@ class ClientRights(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     uid: int
     user: str
     messaging: list[MessagingRule]
+    rate: int = 10_000  # messages a second
 
 
 class Settings(_Frame, frozen=True):
@@ -396,8 +400,7 @@ class Submit(_Frame, frozen=True):
     target: ComponentId
     request: bool
     timeout_ms: int
-    content_type: str | None = None
-    options: Options | None = None
+    options: Options = Options()
 
 
 class SubmitTopic(_Frame, frozen=True):

@@ -9,7 +9,7 @@ import psutil
 from aiohttp import web
 
 from sandbox.types import ComponentId, Limits
-from sandbox.wire.router_frames import RouteState
+from sandbox.wire.router_frames import Options, RouteState
 from supervisor.control.bodies import (
     Accepted,
     CapabilityAnswer,
@@ -199,7 +199,7 @@ async def message(control: Control, request: web.Request, peer: Peer) -> web.Res
         payload,
         request=query.kind == "request",
         timeout_ms=query.timeout,
-        content_type=content_type if content_type != "application/octet-stream" else None,
+        options=Options(content_type=content_type if content_type != "application/octet-stream" else None),
     )
     if submitted.error:
         code, sentence = _MESSAGE_CODES.get(submitted.error, ("E_MESSAGE", submitted.error))

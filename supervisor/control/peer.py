@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
-import re
 import socket
 import struct
 from typing import NamedTuple
@@ -11,9 +9,10 @@ from typing import NamedTuple
 from aiohttp import web
 
 from supervisor.control.errors import AuthenticationError
+from supervisor.users import user_name
 
+__all__ = ["Peer", "peer_of", "user_name"]
 _UCRED = struct.Struct("3i")
-_PLAIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 
 
 class Peer(NamedTuple):
@@ -35,12 +34,3 @@ def peer_of(request: web.Request) -> Peer:
         raise AuthenticationError("the caller cannot be identified") from error
     pid, uid, _ = _UCRED.unpack(raw)
     return Peer(uid, pid, user_name(uid))
-
-
-def user_name(uid: int) -> str:
-    """A user's name, or `uid-<number>` where it has none that a component id could carry."""
-    try:
-        name = pwd.getpwuid(uid).pw_name.lower()
-    except KeyError:
-        return f"uid-{uid}"
-    return name if _PLAIN.match(name) and len(name) <= 32 else f"uid-{uid}"

@@ -20,9 +20,11 @@ from sandbox.wire.router_frames import (
     CheckHealth,
     Event,
     FromRouter,
+    Options,
     Query,
     Route,
     RouteState,
+    Settings,
     State,
     Stop,
     Submit,
@@ -44,10 +46,12 @@ class RouterLink:
     Args:
         bus_path: the Unix socket of the bus.
         on_event: called in the loop with each `Event`, in order.
+        settings: what each router is told before anything else.
     """
 
-    def __init__(self, bus_path: str, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, bus_path: str, on_event: Callable[[Event], None], settings: Settings) -> None:
         self._path = bus_path
+        self._settings = settings
         self._on_event = on_event
         self._context = zmq.asyncio.Context()
         self._number = 0
@@ -67,6 +71,8 @@ class RouterLink:
         sock.setsockopt(zmq.RECONNECT_IVL, 20)
         sock.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
         sock.connect(f"ipc://{self._path}")
+        # The first message of a new socket: it waits in its queue, before every route.
+        sock.send_multipart([_encode(self._settings), b""], zmq.NOBLOCK)
         return sock
 
     async def close(self) -> None:
@@ -134,7 +140,7 @@ class RouterLink:
         *,
         request: bool,
         timeout_ms: int,
-        content_type: str | None = None,
+        options: Options,
     ) -> tuple[Submitted, bytes]:
         """Send one message from outside and wait for what becomes of it.
 
@@ -145,7 +151,7 @@ class RouterLink:
         future: asyncio.Future[tuple[Submitted, bytes]] = asyncio.get_running_loop().create_future()
         self._submits[n] = future
         try:
-            await self._send(Submit(n, user, target, request, timeout_ms, content_type), payload)
+            await self._send(Submit(n, user, target, request, timeout_ms, options=options), payload)
             return await asyncio.wait_for(future, timeout_ms / 1000 + 5)
         except TimeoutError:
             raise UnavailableError("the router does not answer", hint="try again") from None

@@ -6,7 +6,7 @@ comes back under a new routing id and sends its routes again; workers and mailbo
 
 from __future__ import annotations
 
-import time
+import functools
 
 import msgspec
 
@@ -16,6 +16,7 @@ from sandbox.wire.router_frames import (
     Query,
     Route,
     RouteState,
+    Settings,
     State,
     Stop,
     Submit,
@@ -23,19 +24,18 @@ from sandbox.wire.router_frames import (
     ToRouter,
     Unroute,
 )
-from supervisor.router.correlation import MAX_SUBMITS, MAX_TIMEOUT_MS
+from supervisor.router.correlation import Result
 from supervisor.router.delivery import Delivery, outside
-from supervisor.router.mailbox import Message
-from supervisor.router.permissions import Permissions
+from supervisor.router.outside import Outside
 from supervisor.router.routes import Component
 
 
 class Bus:
     """Answers control."""
 
-    def __init__(self, delivery: Delivery, permissions: Permissions) -> None:
+    def __init__(self, delivery: Delivery, way_in: Outside) -> None:
         self._delivery = delivery
-        self._permissions = permissions
+        self._outside = way_in
         self._table = delivery.table
         self._decoder: msgspec.msgpack.Decoder[ToRouter] = msgspec.msgpack.Decoder(ToRouter)
 
@@ -49,6 +49,9 @@ class Bus:
         match frame:
             case Submit():
                 self._submit(peer, frame, payload)
+            case Settings():
+                self._delivery.control = peer
+                self._settings(frame)
             case Route():
                 self._delivery.control = peer
                 self._route(frame)
@@ -74,60 +77,28 @@ class Bus:
         for worker in sorted(self._table.waiting_for(frame.component), key=lambda worker: worker.incarnation):
             self._delivery.adopt(component, worker)
 
+    def _settings(self, frame: Settings) -> None:
+        self._table.settings = frame
+        self._table.generation += 1
+        for changed in self._table.on_settings:
+            changed(frame)
+
     def _submit(self, peer: bytes, frame: Submit, payload: bytes) -> None:
-        sender = outside(frame.user)
-        component = self._table.components.get(frame.target)
-        if component is None:
-            self._refuse(peer, frame, "target-not-found", f"there is no {frame.target}")
-        elif not self._permissions.accepts_outside(component, sender):
-            component.denied += 1
-            self._delivery.audit.record(
-                "messaging.request" if frame.request else "messaging.send",
-                str(sender),
-                "denied",
-                str(frame.target),
-                "denied",
-                on_recorded=lambda _seq: self._refuse(
-                    peer, frame, "denied", f"{frame.target} does not accept {sender}"
-                ),
-            )
-        elif len(payload) > component.limits.message_size:
-            self._refuse(peer, frame, "too-large", f"{frame.target} takes {component.limits.message_size} bytes")
-        elif frame.request and self._delivery.correlations.submits >= MAX_SUBMITS:
-            self._refuse(peer, frame, "queue-full", "too many requests from outside are open")
-        else:
-            self._post(peer, frame, payload, component)
-
-    def _post(self, peer: bytes, frame: Submit, payload: bytes, component: Component) -> None:
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        message = Message(
-            self._delivery.message_id(),
-            False,
+        self._outside.post(
             outside(frame.user),
-            seconds,
-            nanoseconds,
+            None,
+            frame.target,
             payload,
-            content_type=frame.content_type,
+            functools.partial(self._answer, peer, frame.id),
+            timeout_ms=max(frame.timeout_ms, 1) if frame.request else 0,
+            options=frame.options,
         )
-        if frame.request:
-            pending = self._delivery.correlations.open(frame.target, peer=peer, submit=frame.id)
-            pending.message = message.id
-            message.pending, message.correlation = pending, pending.correlation
-            self._delivery.timeout(pending, min(max(frame.timeout_ms, 1), MAX_TIMEOUT_MS))
-        refused = self._delivery.post(component, message)
-        if refused:
-            text = f"{frame.target} is shutting down" if refused == "stopping" else f"{frame.target}'s mailbox is full"
-            if message.pending is not None:
-                self._delivery.fail(message.pending, refused, text)
-            else:
-                self._refuse(peer, frame, refused, text)
-            return
-        self._table.counters["allowed"] += 1
-        if not frame.request:
-            self._delivery.to_bus(peer, Submitted(frame.id))
 
-    def _refuse(self, peer: bytes, frame: Submit, error: str, text: str) -> None:
-        self._delivery.to_bus(peer, Submitted(frame.id, error, text))
+    def _answer(self, peer: bytes, number: int, result: Result) -> None:
+        frame = Submitted(
+            number, result.error, result.text, result.some, result.message, result.correlation, result.number
+        )
+        self._delivery.to_bus(peer, frame, result.payload)
 
 
 def _state(component: Component) -> RouteState:

@@ -7,6 +7,8 @@ deadline, a cancellation, the end of its requester. Whoever closes it first answ
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,14 +22,29 @@ MAX_TIMEOUT_MS = 24 * 3600 * 1000
 """Longest wait for an answer, milliseconds; longer wishes are cut to it."""
 
 
+class Result(NamedTuple):
+    """What becomes of a message from outside: `error` is "" or one of FAILURES, `text` explains it."""
+
+    error: str = ""
+    text: str = ""
+    some: bool = False
+    payload: bytes = b""  # of a reply
+    message: int = 0  # its id, for a trace; 0: there was none
+    correlation: str = ""
+    number: int = 0  # subscribers that a publication goes to
+
+
+Answer = Callable[[Result], None]
+"""Who asked from outside; called exactly once, at once or later."""
+
+
 class Pending(msgspec.Struct, eq=False):
-    """One open request. The requester is a worker (`incarnation`) or somebody on the bus (`peer`, `submit`)."""
+    """One open request. The requester is a worker (`incarnation`) or somebody outside (`outside`)."""
 
     correlation: str
     target: ComponentId
     incarnation: int = 0
-    peer: bytes = b""
-    submit: int = 0
+    outside: Answer | None = None
     message: int = 0  # id of the request's message
     timer: Timer | None = None
     priority: int = NORMAL  # of the request, and so of its callback
@@ -49,11 +66,11 @@ class Correlations:
     def __len__(self) -> int:
         return len(self._open)
 
-    def open(self, target: ComponentId, *, incarnation: int = 0, peer: bytes = b"", submit: int = 0) -> Pending:
+    def open(self, target: ComponentId, *, incarnation: int = 0, outside: Answer | None = None) -> Pending:
         """A new request with an id nobody can guess (128 bits, hexadecimal)."""
-        pending = Pending(secrets.token_hex(16), target, incarnation, peer, submit)
+        pending = Pending(secrets.token_hex(16), target, incarnation, outside)
         self._open[pending.correlation] = pending
-        if peer:
+        if outside is not None:
             self.submits += 1
         else:
             self._by_worker.setdefault(incarnation, {})[pending.correlation] = pending
@@ -63,7 +80,7 @@ class Correlations:
         """Take the right to answer it; False when it was answered before."""
         if self._open.pop(pending.correlation, None) is None:
             return False
-        if pending.peer:
+        if pending.outside is not None:
             self.submits -= 1
         else:
             mine = self._by_worker[pending.incarnation]

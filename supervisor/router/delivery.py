@@ -31,11 +31,10 @@ from sandbox.wire.router_frames import (
     Ready,
     Reply,
     Shutdown,
-    Submitted,
 )
 from sandbox.wire.supervisor_frames import AttachRouter, Detach, EndWorker
 from supervisor.router.channels import Channel, Sent
-from supervisor.router.correlation import Correlations, Pending
+from supervisor.router.correlation import Correlations, Pending, Result
 from supervisor.router.mailbox import NEVER, Message
 from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.routes import Component, Phase, Table, Worker
@@ -252,8 +251,8 @@ class Delivery:
             self._give(pending, payload, True)
 
     def _give(self, pending: Pending, payload: bytes, some: bool) -> None:
-        if pending.peer:
-            self.to_bus(pending.peer, Submitted(pending.submit, some=some), payload)
+        if pending.outside is not None:
+            pending.outside(Result("", "", some, payload, pending.message, pending.correlation))
             return
         worker = self.table.by_incarnation.get(pending.incarnation)
         component = worker.home if worker is not None else None
@@ -269,8 +268,8 @@ class Delivery:
         """Tell whoever waits that the request failed; nothing happens when it was answered before."""
         if not self.settle(pending):
             return
-        if pending.peer:
-            self.to_bus(pending.peer, Submitted(pending.submit, error, text))
+        if pending.outside is not None:
+            pending.outside(Result(error, text, False, b"", pending.message, pending.correlation))
             return
         worker = self.table.by_incarnation.get(pending.incarnation)
         component = worker.home if worker is not None else None

@@ -25,6 +25,7 @@ from supervisor.router.bus import Bus
 from supervisor.router.channels import Channel, Channels
 from supervisor.router.delivery import Delivery
 from supervisor.router.inbound import Message
+from supervisor.router.outside import Outside
 from supervisor.router.permissions import Permissions
 from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.routes import Phase, Worker
@@ -54,7 +55,7 @@ class Loop:
         self.delivery = Delivery(bus, supervisor, self._audit)
         permissions = Permissions(self.delivery.table)
         self._asks = Asks(self.delivery, permissions)
-        self._control = Bus(self.delivery, permissions)
+        self._control = Bus(self.delivery, Outside(self.delivery, permissions))
         self._table = self.delivery.table
         self._decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
         self._epoll = select.epoll()

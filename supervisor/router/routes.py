@@ -152,6 +152,7 @@ class Table:
         "generation",
         "on_forget",
         "on_route",
+        "on_settings",
         "settings",
     )
 
@@ -163,6 +164,9 @@ class Table:
         """Grows with every change of routes or rights; what is derived from them is cached under it."""
         self.counters: Counter[str] = Counter()
         self.settings = Settings()
+        """What the host's configuration says of messages."""
+        self.on_settings: list[Callable[[Settings], None]] = []
+        """Called with each new `settings`, after the table has them."""
         self.on_route: list[Callable[[Component], None]] = []
         """Called when a component is new, and when its rights or limits are."""
         self.on_forget: list[Callable[[Component], None]] = []

@@ -133,7 +133,9 @@ def test_request_from_outside(host: Host) -> None:
     assert abs(time.time() - frame.seconds) < 60
     assert frame.correlation is not None
     worker.reply(frame, b"pong")
-    assert (Submitted(number, some=True), b"pong") == host.control.submitted()
+    answer, payload = host.control.submitted()
+    expected = Submitted(number, some=True, message=frame.id, correlation=frame.correlation)
+    assert (expected, b"pong") == (answer, payload)
     state = route_state(host, "acme/a")
     assert (1, 0, 0, False) == (state.delivered, state.failed, state.depth, state.busy)
 
@@ -144,7 +146,8 @@ def test_reply_none_is_an_empty_reply(host: Host) -> None:
     for payload in (None, b""):
         number = host.control.submit("acme/a")
         worker.reply(worker.message()[0], payload)
-        assert (Submitted(number, some=payload is not None), b"") == host.control.submitted()
+        answer, data = host.control.submitted()
+        assert (number, payload is not None, "", b"") == (answer.id, answer.some, answer.error, data)
 
 
 def test_large_payloads(host: Host) -> None:

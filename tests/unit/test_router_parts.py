@@ -118,7 +118,7 @@ def test_correlations_close_once() -> None:
     open_requests = Correlations()
     mine = open_requests.open(ME, incarnation=1)
     theirs = open_requests.open(ME, incarnation=2)
-    outside = open_requests.open(ME, peer=b"p", submit=7)
+    outside = open_requests.open(ME, outside=lambda _result: None)
     assert 32 == len(mine.correlation)
     assert 3 == len({mine.correlation, theirs.correlation, outside.correlation})
     assert (1, 1, 0, 1) == (

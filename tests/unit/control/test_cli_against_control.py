@@ -138,7 +138,7 @@ def test_send_logs_audit(playground, cli):
             code, out, _ = await cli(play, "send", "acme/echo", "--json", '{"a": 1}')
             assert (0, "sent 8 bytes to acme/echo/0\n") == (code, out)
             submit = play.asked(router_frames.Submit)[-1]
-            assert [False, "application/json"] == [submit.request, submit.content_type]
+            assert [False, "application/json"] == [submit.request, submit.options.content_type]
 
     asyncio.run(main())
 
