@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import large, memory, messages, noise, starts, values
+from benchmarks import actors, large, memory, messages, noise, starts, values
 from benchmarks.bench import Bench, Figures, publisher
 
 BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
@@ -26,10 +26,18 @@ BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
     "storage-get": messages.storage_get,
     "install": messages.install_new,
     "values": values.values,
+    "actors": actors.actors,
     "noise": noise.noise,
     "standard": noise.standard,
 }
 """Those that run when none is named."""
+PARTS: dict[str, Callable[[Bench], Figures]] = {
+    "actors-request": actors.request,
+    "actors-routed": actors.routed,
+    "actors-timeout": actors.timeouts,
+    "actors-idle": actors.idle,
+}
+"""Parts of those, by name."""
 LONG: dict[str, Callable[[Bench], Figures]] = {
     "large": large.large,
     "workers-1000": memory.workers_1000,
@@ -41,7 +49,7 @@ LONG: dict[str, Callable[[Bench], Figures]] = {
 def main() -> None:
     """Run what was asked for and print a table, or JSON into a file."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, *LONG, []], metavar="NAME")
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, *PARTS, *LONG, []], metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--long", action="store_true", help=f"also {', '.join(LONG)}")
@@ -51,7 +59,7 @@ def main() -> None:
         bench = Bench(key, options.rounds)
         for name in [*(options.names or BENCHMARKS), *(LONG if options.long else ())]:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            for label, figure in {**BENCHMARKS, **LONG}[name](bench).items():
+            for label, figure in {**BENCHMARKS, **PARTS, **LONG}[name](bench).items():
                 results[label] = figure.as_json()
     width = max(map(len, results))
     for label, shown in results.items():
