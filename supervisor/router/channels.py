@@ -1,4 +1,4 @@
-"""The workers' end of the router: one stream socket for each worker, without blocking and with every amount bounded.
+"""The router's end of one stream socket for each worker or client, without blocking and with every amount bounded.
 
 The supervisor makes a worker's stream with the handshake done and passes this end with `AttachRouter`: there is no
 endpoint that anybody could connect to, and the descriptor a message comes in by says who sent it. What one worker can
@@ -10,6 +10,9 @@ make the router hold:
                  in the same account as the mailboxes' (`mailbox.TOTAL_BYTES`)
 
 and what it can make the router do: one message a turn, however many it has sent (`backlog`).
+
+Clients outside have channels, too (`clients`), with bounds and accounts of their own, one set for each user; what is
+said of a worker here holds for them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -30,8 +33,8 @@ from supervisor.router.inbound import SMALL, Inbound, Message
 from supervisor.router.mailbox import Account
 from supervisor.router.timers import Timer, Timers
 
-if TYPE_CHECKING:
-    from supervisor.router.routes import Worker
+Owner = TypeVar("Owner")
+"""Whose the other end is: a worker's or a client's."""
 
 HALF_SECONDS = 10.0
 """Longest time between a message's first byte and its last, seconds."""
@@ -58,19 +61,20 @@ class Sent(enum.Enum):
     GONE = "the worker's end is closed"
 
 
-class Channel:
-    """One worker's stream. Made by `Channels.add`; `worker` is set by whoever attaches it."""
+class Channel(Generic[Owner]):
+    """One stream. Made by `Channels.add`; `owner` is set by whoever attaches it."""
 
-    __slots__ = ("_all", "_fd", "_half", "_paused", "_queue", "_queued", "_reserved", "_sock", "inbound", "worker")
+    __slots__ = ("_all", "_fd", "_half", "_paused", "_queue", "_reserved", "_sock", "inbound", "owner", "queued")
 
-    def __init__(self, channels: Channels, sock: socket.socket) -> None:
+    def __init__(self, channels: Channels[Owner], sock: socket.socket) -> None:
         self.inbound = Inbound(Limits().message_size)
-        self.worker: Worker | None = None
+        self.owner: Owner | None = None
         self._all = channels
         self._sock = sock
         self._fd = sock.fileno()
         self._queue: deque[memoryview] = deque()
-        self._queued = 0
+        self.queued = 0
+        """Bytes that wait to be read by the other end."""
         self._reserved = 0
         self._half: Timer | None = None
         self._paused = False
@@ -153,8 +157,8 @@ class Channel:
 
     def _too_slow(self) -> None:
         self._half = None
-        if self.worker is not None:
-            self._all.violated(self.worker, f"half a message for {HALF_SECONDS:g} s")
+        if self.owner is not None:
+            self._all.violated(self.owner, f"half a message for {HALF_SECONDS:g} s")
 
     # -- going out --------------------------------------------------------------------------------------------
 
@@ -173,8 +177,8 @@ class Channel:
             buffers = [b"".join(parts), payload]
         if self._queue:
             total = sum(map(len, buffers))
-            room = self.inbound.payload_limit + OUT_ALLOWANCE
-            if len(self._queue) >= MAX_QUEUED or self._queued + total > room:
+            room = self.inbound.payload_limit + self._all.allowance
+            if len(self._queue) >= self._all.most_queued or self.queued + total > room:
                 return Sent.FULL
             self._enqueue(buffers, 0)
             return Sent.OK
@@ -198,7 +202,7 @@ class Channel:
             sent = max(0, sent - len(buffer))
             if len(view):
                 self._queue.append(view)
-                self._queued += len(view)
+                self.queued += len(view)
                 self._all.account.used += len(view)
 
     def flush(self) -> None:
@@ -208,7 +212,7 @@ class Channel:
             while queue:
                 view = queue[0]
                 sent = self._sock.send(view, socket.MSG_NOSIGNAL)
-                self._queued -= sent
+                self.queued -= sent
                 self._all.account.used -= sent
                 if sent < len(view):
                     queue[0] = view[sent:]
@@ -221,8 +225,8 @@ class Channel:
         self._watch()
 
     def _drop_queue(self) -> None:
-        self._all.account.used -= self._queued
-        self._queued = 0
+        self._all.account.used -= self.queued
+        self.queued = 0
         self._queue.clear()
 
     # -- the descriptor ---------------------------------------------------------------------------------------
@@ -253,38 +257,51 @@ class Channel:
         self._sock.close()
 
 
-class Channels:
-    """All workers' channels.
+class Channels(Generic[Owner]):
+    """All workers' channels, or those of one user's clients.
 
     Args:
         epoll: the loop's; each channel is registered there under its descriptor.
         timers: for half messages.
         account: the mailboxes'; what waits to be read by a worker counts in it.
         violated: called for a worker that broke the protocol outside of `receive` and `next`.
+        input_bytes: reserved for messages that are coming in, over all of them.
+        most_queued: messages that wait for one of them to read.
+        allowance: bytes that may wait for one of them to read beside one message.
     """
 
     def __init__(
-        self, epoll: select.epoll, timers: Timers, account: Account, violated: Callable[[Worker, str], None]
+        self,
+        epoll: select.epoll,
+        timers: Timers,
+        account: Account,
+        violated: Callable[[Owner, str], None],
+        *,
+        input_bytes: int = INPUT_BYTES,
+        most_queued: int = MAX_QUEUED,
+        allowance: int = OUT_ALLOWANCE,
     ) -> None:
         self.epoll, self.timers, self.account, self.violated = epoll, timers, account, violated
+        self.most_queued, self.allowance = most_queued, allowance
         self.scratch = memoryview(bytearray(SMALL))
-        self.backlog: deque[Channel] = deque()
+        self.backlog: deque[Channel[Owner]] = deque()
         """Channels of which more was received than one message, for the next turn."""
-        self.input = Account(INPUT_BYTES)
-        self._by_fd: dict[int, Channel] = {}
-        self._waiting: deque[Channel] = deque()
+        self.input = Account(input_bytes)
+        self._by_fd: dict[int, Channel[Owner]] = {}
+        self._waiting: deque[Channel[Owner]] = deque()
 
     def __len__(self) -> int:
         return len(self._by_fd)
 
-    def add(self, sock: socket.socket) -> Channel:
-        """Take over the router's end of a worker's stream."""
+    def add(self, sock: socket.socket) -> Channel[Owner]:
+        """Take over the router's end of a stream on which the handshake has been done."""
         sock.setblocking(False)
-        channel = self._by_fd[sock.fileno()] = Channel(self, sock)
+        channel: Channel[Owner] = Channel(self, sock)
+        self._by_fd[sock.fileno()] = channel
         self.epoll.register(sock.fileno(), _IN)
         return channel
 
-    def get(self, fd: int) -> Channel | None:
+    def get(self, fd: int) -> Channel[Owner] | None:
         """The channel of this descriptor, if it is one."""
         return self._by_fd.get(fd)
 
@@ -295,7 +312,7 @@ class Channels:
 
     # -- room for large messages ------------------------------------------------------------------------------
 
-    def take_room(self, channel: Channel, size: int) -> bool:
+    def take_room(self, channel: Channel[Owner], size: int) -> bool:
         """Reserve `size` bytes for a message that is coming in; otherwise the channel is resumed when there is room."""
         if self._waiting or self.input.used + size > self.input.limit:
             self._waiting.append(channel)

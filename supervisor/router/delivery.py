@@ -79,7 +79,7 @@ class Delivery:
 
     # -- attach and start -------------------------------------------------------------------------------------
 
-    def attach(self, frame: AttachRouter, channel: Channel) -> None:
+    def attach(self, frame: AttachRouter, channel: Channel[Worker]) -> None:
         """A checked worker and its channel: initialise it, or wait for its route."""
         known = self.table.by_incarnation.get(frame.incarnation)
         if known is not None:

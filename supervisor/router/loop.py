@@ -61,7 +61,7 @@ class Loop:
         self._epoll = select.epoll()
         self._epoll.register(bus.fileno(), _IN)
         self._watched: dict[int, int] = {}
-        self._channels = Channels(
+        self._channels: Channels[Worker] = Channels(
             self._epoll, self.delivery.timers, self._table.account, violated=self.delivery.violation
         )
         self._most_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -127,11 +127,11 @@ class Loop:
         backlog = self._channels.backlog
         for _ in range(min(len(backlog), EVENTS)):
             channel = backlog.popleft()
-            if channel.worker is not None:
-                self._next(channel.worker, channel.next)
+            if channel.owner is not None:
+                self._next(channel.owner, channel.next)
 
-    def _serve(self, channel: Channel, events: int) -> None:
-        worker = channel.worker
+    def _serve(self, channel: Channel[Worker], events: int) -> None:
+        worker = channel.owner
         if worker is None:
             return
         if events & select.EPOLLOUT:

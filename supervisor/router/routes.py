@@ -113,9 +113,9 @@ class Worker:
         "words",
     )
 
-    def __init__(self, channel: Channel, component: ComponentId, incarnation: int, pid: int) -> None:
+    def __init__(self, channel: Channel[Worker], component: ComponentId, incarnation: int, pid: int) -> None:
         self.channel, self.component, self.incarnation = channel, component, incarnation
-        channel.worker = self
+        channel.owner = self
         self.pid = pid
         self.home: Component | None = None
         self.phase = Phase.WAITING

@@ -52,7 +52,7 @@ class Bench:
 
     def adopt(self, far: socket.socket) -> Channel:
         channel = self.all.add(far)
-        channel.worker = cast(Worker, object())
+        channel.owner = cast(Worker, object())
         channel.inbound.payload_limit = LIMIT
         self.open.append(channel)
         return channel
@@ -128,7 +128,7 @@ def test_half_a_message_has_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch
         near.sendall(zmtp.encode_message([b"h", b"p"])[:-1])
         assert [] == bench.turn(channel)
         bench.timers.run()
-        assert [(channel.worker, "half a message for 0 s")] == bench.violated
+        assert [(channel.owner, "half a message for 0 s")] == bench.violated
     near, channel = bench.pair()
     with near:
         near.sendall(zmtp.encode_message([b"h", b"p"])[:-1])
@@ -276,7 +276,7 @@ def test_a_worker_that_does_not_read(bench: Bench) -> None:
             sent += 1
             assert sent < 1000
         assert Sent.FULL is channel.send(FRAME, bytes(10_000))
-        assert channel._queued == bench.all.account.used <= LIMIT + OUT_ALLOWANCE
+        assert channel.queued == bench.all.account.used <= LIMIT + OUT_ALLOWANCE
         assert len(channel._queue) <= channels.MAX_QUEUED
         channel.shut()
         assert 0 == bench.all.account.used
@@ -284,7 +284,7 @@ def test_a_worker_that_does_not_read(bench: Bench) -> None:
     with near:
         assert Sent.OK is channel.send(FRAME, bytes(3 * LIMIT)), "a message alone is not refused for its size"
         assert Sent.FULL is channel.send(FRAME, bytes(LIMIT))
-        assert channel._queued < 3 * LIMIT + 100
+        assert channel.queued < 3 * LIMIT + 100
 
 
 def test_nobody_there(bench: Bench) -> None:
