@@ -1,21 +1,22 @@
-"""What a worker asks while guest code runs: to send, request, cancel, broadcast, and who else there is.
+"""What a worker asks while guest code runs: to send, request, cancel, broadcast, publish, and who else there is.
 
 Sender, time and correlation are set here, never taken from the worker. A denial is in the audit log before the worker
-hears of it; what is allowed is counted. Errors are the cases of `messaging-error` (`airssys:core/errors`); where the
-sender has no right to a target it hears "denied" whether the target exists or not.
+hears of it; what is allowed is counted, and recorded too where the host's configuration wants that. Errors are the
+cases of `messaging-error` (`airssys:core/errors`), or of `failure-reason` where the guest used `airssys:messaging`;
+where the sender has no right to a target it hears "denied" whether the target exists or not.
 
-A broadcast goes to each permitted target, a few in one turn so that nobody waits for all of them; the first failure in
-the order of the list is reported after all of them were tried, so an error does not mean that nobody got it.
+A message whose target lets its senders wait is answered when there is room. A broadcast goes to each permitted target,
+a few in one turn so that nobody waits for all of them; the first failure in the order of the list is reported after all
+of them were tried, so an error does not mean that nobody got it.
 """
 
 from __future__ import annotations
 
-import enum
 import time
-from collections import deque
 from collections.abc import Generator
 
-from sandbox.types import MAX_NAME, ComponentId
+from bridge.capabilities import InvalidPattern, validate_topic
+from sandbox.types import ComponentId
 from sandbox.wire.router_frames import (
     Ack,
     Broadcast,
@@ -24,6 +25,7 @@ from sandbox.wire.router_frames import (
     Defer,
     GetMetadata,
     ListComponents,
+    Options,
     Publish,
     Request,
     Respond,
@@ -32,30 +34,22 @@ from sandbox.wire.router_frames import (
     Subscribe,
     Unsubscribe,
 )
-from supervisor.router.correlation import MAX_TIMEOUT_MS
+from supervisor.router.alarms import Alarms
+from supervisor.router.answers import INVALID_STATE, Answers, MessagingError, failed, shown
+from supervisor.router.correlation import MAX_TIMEOUT_MS, Pending
+from supervisor.router.deferred import Deferred
 from supervisor.router.delivery import Delivery
+from supervisor.router.groups import EVERY, Groups
 from supervisor.router.mailbox import Message
 from supervisor.router.permissions import Permissions, Verdict
 from supervisor.router.routes import GUEST_RUNS, Component, Phase, Worker
+from supervisor.router.topics import Topics
+from supervisor.router.turns import SLICE, Turns
 
-SLICE = 16
-"""Targets of a broadcast served in one turn of the loop."""
 MAX_CORRELATION = 64
 """Most of an id that is not open that is given back, characters; ours have 32."""
-
-
-class MessagingError(enum.IntEnum):
-    """Cases of `airssys:core/errors.messaging-error`, 1 + index."""
-
-    DELIVERY_FAILED = 1
-    CORRELATION_TIMEOUT = 2
-    INVALID_MESSAGE = 3
-    QUEUE_FULL = 4
-    TARGET_NOT_FOUND = 5
-
-
-INVALID_STATE = 5
-"""Case `invalid-state` of `airssys:core/errors.component-error`, 1 + index."""
+LEAST_INTERVAL_MS = 10
+"""Least time between two messages of a recurring timer, milliseconds."""
 
 Ask = (
     Send
@@ -72,19 +66,23 @@ Ask = (
     | ListComponents
     | GetMetadata
 )
-_Outcome = tuple[int, str]
-_OK: _Outcome = (0, "")
-_DONE = object()
 
 
 class Asks:
-    """Answers asks; each handler ends in one `Ack`, at once or when the auditor has written the denial."""
+    """Answers asks; each handler ends in one `Ack`, at once or later (`answers`)."""
 
-    def __init__(self, delivery: Delivery, permissions: Permissions) -> None:
+    def __init__(
+        self, delivery: Delivery, permissions: Permissions, topics: Topics, groups: Groups, turns: Turns
+    ) -> None:
         self._delivery = delivery
         self._permissions = permissions
+        self._topics = topics
+        self._groups = groups
         self._table = delivery.table
-        self._broadcasts: deque[Generator[None, None, None]] = deque()
+        self._turns = turns
+        self._answers = Answers(delivery)
+        self._alarms = Alarms(delivery)
+        self._deferred = Deferred(delivery, self._answers)
 
     def handle(self, worker: Worker, frame: Ask, payload: bytes) -> None:
         """Answer one ask of an attached worker."""
@@ -101,116 +99,151 @@ class Asks:
             case Request():
                 self._request(worker, component, frame, payload)
             case Broadcast():
-                broadcast = self._broadcast(worker, component, frame, payload)
-                if next(broadcast, _DONE) is not _DONE:
-                    self._broadcasts.append(broadcast)
+                self._turns.start(self._broadcast(worker, component, frame, payload))
+            case Publish():
+                self._publish(worker, component, frame, payload)
+            case Respond():
+                self._deferred.respond(worker, frame, payload)
+            case SetTimer():
+                self._set_timer(worker, component, frame, payload)
             case _ if payload:
                 self._delivery.violation(worker, f"{type(frame).__name__} with a payload")
             case Cancel():
                 self._cancel(worker, frame)
+            case Subscribe():
+                self._subscribe(worker, component, frame)
+            case Unsubscribe():
+                refused = self._topics.unsubscribe(component, frame.pattern)
+                self._plainly(worker, frame.ask, refused, "there is no such subscription")
+            case Defer():
+                self._deferred.defer(worker, component, frame)
+            case CancelTimer():
+                found = self._alarms.cancel(component, frame.timer)
+                self._plainly(worker, frame.ask, "" if found else "invalid", "there is no such timer")
             case ListComponents():
-                self._delivery.to_worker(worker, Ack(frame.ask, 0, components=self._permissions.visible(component)))
+                self._answers.give(worker, Ack(frame.ask, 0, components=self._permissions.visible(component)))
             case GetMetadata():
                 self._metadata(worker, component, frame)
 
-    # -- messages ---------------------------------------------------------------------------------------------
+    # -- to one -------------------------------------------------------------------------------------------------
 
     def _send(self, worker: Worker, component: Component, frame: Send, payload: bytes) -> None:
-        verdict = self._permissions.check(component, frame.target, "send")
-        if verdict is Verdict.DENIED:
-            self._deny_alone(worker, "messaging.send", frame.target, Ack(frame.ask, *_denied()))
-            return
-        case, text = self._post(component, frame.target, verdict, payload)
-        self._delivery.to_worker(worker, Ack(frame.ask, case, text))
+        target = self._target(worker, component, frame, "send", len(payload))
+        if target is not None:
+            self._post(worker, component, target, frame, self._message(component, payload, frame.options), None)
 
     def _request(self, worker: Worker, component: Component, frame: Request, payload: bytes) -> None:
         if frame.timeout_ms < 0:
             self._delivery.violation(worker, "negative timeout")
             return
-        verdict = self._permissions.check(component, frame.target, "request")
-        if verdict is Verdict.DENIED:
-            self._deny_alone(worker, "messaging.request", frame.target, Ack(frame.ask, *_denied()))
+        target = self._target(worker, component, frame, "request", len(payload))
+        if target is None:
             return
+        correlations = self._delivery.correlations
         # A callback needs its place in the requester's mailbox even if everybody answers at once.
-        open_requests = self._delivery.correlations.count(worker.incarnation) + component.mailbox.callbacks
+        open_requests = correlations.count(worker.incarnation) + component.mailbox.callbacks
         if open_requests >= component.limits.requests:
-            self._delivery.to_worker(worker, Ack(frame.ask, MessagingError.QUEUE_FULL, "too many open requests"))
+            self._refuse(worker, frame, "queue-full", "too many open requests")
             return
-        case, text = self._post(
-            component, frame.target, verdict, payload, requester=worker, timeout_ms=frame.timeout_ms
-        )
-        self._delivery.to_worker(worker, Ack(frame.ask, case, text))
+        message = self._message(component, payload, frame.options)
+        pending = correlations.open(target.id, incarnation=worker.incarnation)
+        pending.message, pending.priority = message.id, message.priority
+        message.pending, message.correlation, message.reply_to = pending, pending.correlation, component.id
+        self._post(worker, component, target, frame, message, pending)
 
-    def _broadcast(
-        self, worker: Worker, component: Component, frame: Broadcast, payload: bytes
-    ) -> Generator[None, None, None]:
-        """Put the message into each permitted mailbox, a slice a turn; the worker may say nothing meanwhile."""
-        answer = self._withhold(worker, frame.ask)
-        first, culprit = _OK, None
-        for count, target in enumerate(dict.fromkeys(frame.targets), 1):
-            verdict = self._permissions.check(component, target, "broadcast")
-            if verdict is Verdict.DENIED:
-                self._deny(worker, "messaging.broadcast", target, answer)
-                outcome = _denied()
-            else:
-                outcome = self._post(component, target, verdict, payload)
-            if first == _OK and outcome != _OK:
-                first, culprit = outcome, target
-            if count % SLICE == 0:
-                yield
-                if worker.phase is Phase.CLOSED:
-                    return
-        # Of many targets the worker must be told which one is not there.
-        answer.ack = Ack(frame.ask, *first, components=[] if culprit is None else [culprit])
-        self._release(worker, answer)
+    def _target(
+        self, worker: Worker, component: Component, frame: Send | Request, action: str, size: int
+    ) -> Component | None:
+        """Who the frame is for, if it may go there; otherwise the worker is told why not."""
+        key = "" if frame.options is None else frame.options.key
+        verdict, target = self._find(component, frame.target, action, key)
+        if verdict is Verdict.DENIED:
+            ack = failed(frame.ask, "denied", "denied", typed=frame.options is not None)
+            self._answers.deny(worker, f"messaging.{action}", shown(frame.target), ack)
+        elif target is None:
+            self._refuse(worker, frame, "target-not-found", shown(frame.target))
+        elif size > target.limits.message_size:
+            self._refuse(worker, frame, "too-large", _too_large(target))
+        else:
+            return target
+        return None
 
-    @property
-    def going(self) -> bool:
-        """Whether a broadcast is under way."""
-        return bool(self._broadcasts)
+    def _find(
+        self, component: Component, target: ComponentId, action: str, key: str
+    ) -> tuple[Verdict, Component | None]:
+        """The component that is meant, and whether the sender may do this to it."""
+        verdict = self._permissions.check(component, target, action)
+        if target.instance == EVERY and verdict is Verdict.MISSING:  # its own side allows it
+            member = self._groups.pick(target, component.id, key)
+            if member is None:
+                return verdict, None
+            target = member.id
+            verdict = self._permissions.check(component, target, action)
+        return verdict, self._table.components.get(target)
 
-    def go_on(self) -> None:
-        """Take one broadcast a slice further; all that are under way have their turns."""
-        if self._broadcasts:
-            broadcast = self._broadcasts.popleft()
-            if next(broadcast, _DONE) is not _DONE:
-                self._broadcasts.append(broadcast)
+    def _message(self, sender: Component, payload: bytes, options: Options | None) -> Message:
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        message = Message(self._delivery.message_id(), False, sender.id, seconds, nanoseconds, payload)
+        if options is not None:
+            message.priority, message.content_type = options.priority, options.content_type
+            if options.ttl_ms:
+                message.expires = time.monotonic() + options.ttl_ms / 1000
+        return message
 
     def _post(
         self,
-        sender: Component,
-        target: ComponentId,
-        verdict: Verdict,
-        payload: bytes,
-        *,
-        requester: Worker | None = None,
-        timeout_ms: int = 0,
-    ) -> _Outcome:
-        """Put one permitted message into its target's mailbox; for a request the good outcome's text is its id."""
-        if verdict is Verdict.MISSING or (component := self._table.components.get(target)) is None:
-            return MessagingError.TARGET_NOT_FOUND, _name(target)
-        if len(payload) > component.limits.message_size:
-            return MessagingError.INVALID_MESSAGE, f"too large: {target} takes {component.limits.message_size} bytes"
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        message = Message(self._delivery.message_id(), False, sender.id, seconds, nanoseconds, payload)
-        pending = None
-        if requester is not None:
-            pending = self._delivery.correlations.open(target, incarnation=requester.incarnation)
-            pending.message = message.id
-            message.pending, message.correlation, message.reply_to = pending, pending.correlation, sender.id
-        refused = self._delivery.post(component, message)
-        if refused:
-            if pending is not None:
-                self._delivery.correlations.close(pending)
-            if refused == "queue-full":
-                return MessagingError.QUEUE_FULL, ""
-            return MessagingError.DELIVERY_FAILED, refused
-        self._table.counters["allowed"] += 1
-        if pending is None:
-            return _OK
-        wait = min(max(timeout_ms, 1), MAX_TIMEOUT_MS)
-        self._delivery.timeout(pending, wait)
-        return 0, pending.correlation
+        worker: Worker,
+        component: Component,
+        target: Component,
+        frame: Send | Request,
+        message: Message,
+        pending: Pending | None,
+    ) -> None:
+        """Put one permitted message into its target's mailbox, and tell the worker when that is decided."""
+        message.waits = True
+        asked = time.monotonic()
+        decided = False
+
+        def done(reason: str) -> None:
+            nonlocal decided
+            decided = True
+            if worker.withheld == frame.ask:
+                worker.withheld = None
+            if not reason:
+                component.sent += 1
+                self._table.counters["allowed"] += 1
+                if pending is not None and self._delivery.correlations.is_open(pending):
+                    # Of the time it may take, some may have gone by for want of room.
+                    wait = min(max(getattr(frame, "timeout_ms", 0), 1), MAX_TIMEOUT_MS)
+                    self._delivery.timeout(pending, max(1, wait - int((time.monotonic() - asked) * 1000)))
+            elif pending is not None:
+                self._delivery.settle(pending)
+            if worker.phase is Phase.CLOSED:
+                return
+            if reason:
+                self._refuse(worker, frame, reason, _why(reason, target))
+            else:
+                ack = Ack(frame.ask, 0, "" if pending is None else pending.correlation)
+                self._accepted(worker, component, target.id, type(frame).__name__.lower(), ack)
+
+        self._delivery.submit(target, message, done)
+        if not decided:
+            worker.withheld = frame.ask
+
+    def _accepted(self, worker: Worker, component: Component, target: ComponentId, action: str, ack: Ack) -> None:
+        if self._table.settings.record and self._permissions.recorded(component.id, target):
+            answer = self._answers.withhold(worker, ack.ask)
+            answer.ack = ack
+            self._answers.record(answer, f"messaging.{action}", str(component.id), str(target))
+        else:
+            self._answers.give(worker, ack)
+
+    def _refuse(self, worker: Worker, frame: Send | Request, reason: str, text: str) -> None:
+        self._answers.give(worker, failed(frame.ask, reason, text, typed=frame.options is not None))
+
+    def _plainly(self, worker: Worker, ask: int, refused: str, text: str) -> None:
+        """Answer what has no value."""
+        self._answers.give(worker, failed(ask, refused, text, typed=True) if refused else Ack(ask, 0))
 
     def _cancel(self, worker: Worker, frame: Cancel) -> None:
         pending = self._delivery.correlations.find(worker.incarnation, frame.correlation)
@@ -219,9 +252,99 @@ class Asks:
         else:
             self._delivery.settle(pending)
             ack = Ack(frame.ask, 0)
-        self._delivery.to_worker(worker, ack)
+        self._answers.give(worker, ack)
 
-    # -- who there is -----------------------------------------------------------------------------------------
+    # -- to many ------------------------------------------------------------------------------------------------
+
+    def _broadcast(
+        self, worker: Worker, component: Component, frame: Broadcast, payload: bytes
+    ) -> Generator[None, None, None]:
+        """Put the message into each permitted mailbox, a slice a turn; the worker may say nothing meanwhile."""
+        answer = self._answers.withhold(worker, frame.ask)
+        first, culprit = Ack(frame.ask, 0), None
+        recording = bool(self._table.settings.record)
+        reason = ""
+
+        def done(told: str) -> None:
+            nonlocal reason
+            reason = told
+
+        for count, named in enumerate(dict.fromkeys(frame.targets), 1):
+            verdict, target = self._find(component, named, "broadcast", "")
+            reason, text = "", ""
+            if verdict is Verdict.DENIED:
+                reason = "denied"
+                self._answers.record(answer, "messaging.broadcast", str(component.id), shown(named), "denied")
+            elif target is None:
+                reason, text = "target-not-found", shown(named)
+            elif len(payload) > target.limits.message_size:
+                reason, text = "too-large", _too_large(target)
+            else:
+                self._delivery.submit(target, self._message(component, payload, None), done)
+                text = _why(reason, target)
+            if not reason:
+                component.sent += 1
+                self._table.counters["allowed"] += 1
+                if recording and target is not None and self._permissions.recorded(component.id, target.id):
+                    self._answers.record(answer, "messaging.broadcast", str(component.id), str(target.id))
+            elif culprit is None:
+                first, culprit = failed(frame.ask, reason, text, typed=False), named
+            if count % SLICE == 0:
+                yield
+                if worker.phase is Phase.CLOSED:
+                    return
+        # Of many targets the worker must be told which one is not there.
+        answer.ack = Ack(frame.ask, first.case, first.text, components=[] if culprit is None else [culprit])
+        self._answers.release(answer)
+
+    def _publish(self, worker: Worker, component: Component, frame: Publish, payload: bytes) -> None:
+        try:
+            validate_topic(frame.topic)
+        except InvalidPattern:
+            self._plainly(worker, frame.ask, "invalid", "not a topic")
+            return
+        if not self._permissions.publishes(component, frame.topic):
+            ack = failed(frame.ask, "denied", "denied", typed=True)
+            self._answers.deny(worker, "messaging.publish", frame.topic, ack)
+            return
+        answer = self._answers.withhold(worker, frame.ask)
+
+        def told(taken: int, _there: int) -> None:
+            component.sent += 1
+            self._table.counters["allowed"] += 1
+            answer.ack = Ack(frame.ask, 0, number=taken)
+            if self._table.settings.record and self._permissions.recorded(component.id, None):
+                self._answers.record(answer, "messaging.publish", str(component.id), frame.topic)
+            self._answers.release(answer)
+
+        self._topics.publish(component.id, frame.topic, payload, frame.options, told)
+
+    # -- to oneself -----------------------------------------------------------------------------------------------
+
+    def _subscribe(self, worker: Worker, component: Component, frame: Subscribe) -> None:
+        match self._topics.subscribe(component, frame.pattern):
+            case "denied":
+                ack = failed(frame.ask, "denied", "denied", typed=True)
+                self._answers.deny(worker, "messaging.subscribe", frame.pattern, ack)
+            case "queue-full":
+                text = f"{component.limits.subscriptions} subscriptions are all it may have"
+                self._plainly(worker, frame.ask, "queue-full", text)
+            case refused:
+                self._plainly(worker, frame.ask, refused, "not a topic pattern")
+
+    def _set_timer(self, worker: Worker, component: Component, frame: SetTimer, payload: bytes) -> None:
+        if frame.every and frame.delay_ms < LEAST_INTERVAL_MS:
+            text = f"a recurring timer has {LEAST_INTERVAL_MS} ms at least between two messages"
+            self._plainly(worker, frame.ask, "invalid", text)
+            return
+        number = self._alarms.set(component, frame.delay_ms, payload, every=frame.every)
+        if number is None:
+            text = f"no room: {component.limits.timers} timers, and the bytes of a mailbox, are all it may have"
+            self._plainly(worker, frame.ask, "queue-full", text)
+        else:
+            self._answers.give(worker, Ack(frame.ask, 0, number))
+
+    # -- who there is ---------------------------------------------------------------------------------------------
 
     def _metadata(self, worker: Worker, component: Component, frame: GetMetadata) -> None:
         target = frame.component
@@ -229,59 +352,26 @@ class Asks:
         if target == component.id or Verdict.ALLOWED in verdicts:
             other = self._table.components.get(target)
             if other is not None:
-                self._delivery.to_worker(worker, Ack(frame.ask, 0, info=(other.name, other.version, other.health)))
+                self._answers.give(worker, Ack(frame.ask, 0, info=(other.name, other.version, other.health)))
                 return
         if verdicts == {Verdict.DENIED}:
-            self._deny_alone(worker, "messaging.metadata", target, Ack(frame.ask, INVALID_STATE, "denied"))
+            ack = Ack(frame.ask, INVALID_STATE, "denied")
+            self._answers.deny(worker, "messaging.metadata", shown(target), ack, "delivery-failed")
         else:
-            self._delivery.to_worker(worker, Ack(frame.ask, INVALID_STATE, "not found"))
-
-    # -- answers that wait --------------------------------------------------------------------------------------
-
-    def _withhold(self, worker: Worker, ask: int) -> _Answer:
-        worker.withheld = ask
-        return _Answer()
-
-    def _deny_alone(self, worker: Worker, event: str, target: ComponentId, ack: Ack) -> None:
-        answer = self._withhold(worker, ack.ask)
-        answer.ack = ack
-        self._deny(worker, event, target, answer)
-
-    def _deny(self, worker: Worker, event: str, target: ComponentId, answer: _Answer) -> None:
-        """Record a denial; the answer goes out when all it stands for are written."""
-        if worker.home is not None:
-            worker.home.denied += 1
-        answer.unwritten += 1
-
-        def recorded(_seq: int) -> None:
-            answer.unwritten -= 1
-            self._release(worker, answer)
-
-        self._delivery.audit.record(
-            event, str(worker.component), "denied", _name(target), "delivery-failed", on_recorded=recorded
-        )
-
-    def _release(self, worker: Worker, answer: _Answer) -> None:
-        if answer.ack is None or answer.unwritten or worker.phase is Phase.CLOSED:
-            return
-        worker.withheld = None
-        self._delivery.to_worker(worker, answer.ack)
+            self._answers.give(worker, Ack(frame.ask, INVALID_STATE, "not found"))
 
 
-class _Answer:
-    """An answer that is not given yet: `ack` is set when it is known, `unwritten` counts denials not yet recorded."""
-
-    __slots__ = ("ack", "unwritten")
-
-    def __init__(self) -> None:
-        self.ack: Ack | None = None
-        self.unwritten = 0
+def _too_large(target: Component) -> str:
+    return f"too large: {target.id} takes {target.limits.message_size} bytes"
 
 
-def _denied() -> _Outcome:
-    return MessagingError.DELIVERY_FAILED, "denied"
-
-
-def _name(target: ComponentId) -> str:
-    """The target as the worker named it, cut: nobody has checked it."""
-    return "/".join(part[: MAX_NAME + 1] for part in (target.namespace, target.name, target.instance))
+def _why(reason: str, target: Component) -> str:
+    match reason:
+        case "queue-full":
+            return f"{target.id}'s mailbox is full"
+        case "stopping":
+            return f"{target.id} is shutting down"
+        case "circuit-open":
+            return f"requests to {target.id} failed too often lately"
+        case _:
+            return reason

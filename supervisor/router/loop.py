@@ -24,11 +24,14 @@ from supervisor.router.asks import Asks
 from supervisor.router.bus import Bus
 from supervisor.router.channels import Channel, Channels
 from supervisor.router.delivery import Delivery
+from supervisor.router.groups import Groups
 from supervisor.router.inbound import Message
 from supervisor.router.outside import Outside
 from supervisor.router.permissions import Permissions
 from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.routes import Phase, Worker
+from supervisor.router.topics import Topics
+from supervisor.router.turns import Turns
 
 BATCH = 64
 """Messages taken from the bus before the others have their turn."""
@@ -54,7 +57,9 @@ class Loop:
         self._audit = AuditClient()
         self.delivery = Delivery(bus, supervisor, self._audit)
         permissions = Permissions(self.delivery.table)
-        self._asks = Asks(self.delivery, permissions)
+        self._turns = Turns()
+        topics, groups = Topics(self.delivery, self._turns), Groups(self.delivery.table)
+        self._asks = Asks(self.delivery, permissions, topics, groups, self._turns)
         self._control = Bus(self.delivery, Outside(self.delivery, permissions))
         self._table = self.delivery.table
         self._decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
@@ -80,7 +85,7 @@ class Loop:
                 self._watch()
                 # The bus's descriptor tells of news for libzmq, not of messages that libzmq has already.
                 pending = self._bus.pending
-                busy = pending or self._channels.backlog or self._asks.going
+                busy = pending or self._channels.backlog or self._turns.going
                 patience = 0 if busy else timers.wait()
                 ready = dict(self._epoll.poll(patience, EVENTS))
                 self._serve_backlog()
@@ -88,7 +93,7 @@ class Loop:
                     channel = self._channels.get(fd)
                     if channel is not None:
                         self._serve(channel, events)
-                self._asks.go_on()
+                self._turns.go_on()
                 if supervisor_fd in ready:
                     self._supervisor.flush()
                     self._read_supervisor()

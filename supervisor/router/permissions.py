@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 
-from bridge.capabilities import MESSAGING_ACCESS, accepts, may_send
+from bridge.capabilities import MESSAGING_ACCESS, accepts, covers, may_publish, may_send
 from sandbox.types import ComponentId
+from sandbox.wire.router_frames import Settings
 from supervisor.router.routes import Component, Table
 
 _CACHE = 65_536
@@ -26,27 +27,63 @@ class Verdict(enum.Enum):
 class Permissions:
     """Answers for one table; remembered until a route changes."""
 
-    __slots__ = ("_answers", "_generation", "_table")
+    __slots__ = ("_answers", "_generation", "_publishes", "_recorded", "_recorded_of", "_table")
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._answers: dict[tuple[ComponentId, ComponentId, str], Verdict] = {}
+        self._publishes: dict[tuple[ComponentId, str], bool] = {}
+        self._recorded: dict[ComponentId, bool] = {}
+        self._recorded_of: Settings | None = None
         self._generation = table.generation
 
     def check(self, sender: Component, target: ComponentId, action: str) -> Verdict:
         """Whether `sender` may do `action` (send, request, broadcast) to `target`."""
         if sender.removed:
             return Verdict.DENIED
-        if self._generation != self._table.generation or len(self._answers) >= _CACHE:
-            self._answers.clear()
-            self._generation = self._table.generation
+        self._refresh()
         key = (sender.id, target, action)
         verdict = self._answers.get(key)
         if verdict is None:
             verdict = self._decide(sender, target, action)
-            if target in self._table.components:  # names a worker makes up are not worth remembering
+            # Names a worker makes up are not worth remembering.
+            if target in self._table.components or (target.instance == "*" and self._table.replicas(target.package)):
                 self._answers[key] = verdict
         return verdict
+
+    def publishes(self, sender: Component, topic: str) -> bool:
+        """Whether `sender` may publish under a valid topic."""
+        if sender.removed:
+            return False
+        self._refresh()
+        key = (sender.id, topic)
+        answer = self._publishes.get(key)
+        if answer is None:
+            answer = may_publish(sender.rules, topic)
+            if answer:
+                self._publishes[key] = True
+        return answer
+
+    def recorded(self, sender: ComponentId, target: ComponentId | None) -> bool:
+        """Whether an allowed message between these is recorded: the host's configuration covers one of them."""
+        settings = self._table.settings
+        if self._recorded_of is not settings or len(self._recorded) >= _CACHE:
+            self._recorded, self._recorded_of = {}, settings
+        return any(self._is_recorded(each, settings) for each in (sender, target) if each is not None)
+
+    def _is_recorded(self, component: ComponentId, settings: Settings) -> bool:
+        answer = self._recorded.get(component)
+        if answer is None:
+            answer = self._recorded[component] = any(covers(pattern, component) for pattern in settings.record)
+        return answer
+
+    def _refresh(self) -> None:
+        """Forget what was decided under other rules, and everything when it is too much."""
+        changed = self._generation != self._table.generation
+        if changed or len(self._answers) >= _CACHE or len(self._publishes) >= _CACHE:
+            self._answers.clear()
+            self._publishes.clear()
+            self._generation = self._table.generation
 
     def accepts_outside(self, target: Component, sender: ComponentId) -> bool:
         """Whether the component takes messages from this person outside."""

@@ -19,7 +19,7 @@ from sandbox.wire.router_frames import (
     Send,
     Unroute,
 )
-from supervisor.router import asks
+from supervisor.router import asks, turns
 from tests.unit.router_host import TALK, FakeWorker, Host, cid, encode
 
 pytestmark = pytest.mark.block5_messaging
@@ -156,7 +156,7 @@ def test_broadcast_partly_denied(host: Host) -> None:
 
 def test_broadcast_to_many(host: Host) -> None:
     """A broadcast that takes several turns reaches everybody once, and is answered when its denials are on record."""
-    names = [f"acme/t{number}" for number in range(3 * asks.SLICE + 1)]
+    names = [f"acme/t{number}" for number in range(3 * turns.SLICE + 1)]
     for number, name in enumerate(names):
         host.route(name, [MessagingRule(source="acme/other")] if number % 10 == 5 else TALK)
     worker = working(host, "acme/a", TALK)
