@@ -102,6 +102,7 @@ GUESTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     "no-lifecycle": assembled,
     "probe": compiled,
     "start-spin": completed,
+    "storm": in_c,
     "twin": completed,
     "unknown-import": completed,
     "wasi-libc": with_libc,

@@ -37,6 +37,7 @@ NAMES = [
     "no-lifecycle",
     "probe",
     "start-spin",
+    "storm",
     "twin",
     "unknown-import",
     "wasi-libc",
