@@ -57,6 +57,18 @@ class ComponentId(msgspec.Struct, frozen=True, order=True, array_like=True, forb
             raise ValueError(f"a part of the component id is longer than {MAX_NAME} characters: {text!r}")
         return cls(match["namespace"], match["name"], instance)
 
+    @classmethod
+    def parse_target(cls, text: str) -> ComponentId:
+        """As `parse`; `ns/name/*` means one instance of all.
+
+        Raises:
+            ValueError: not of that form, or a part longer than `MAX_NAME`.
+        """
+        if text.endswith("/*") and text.count("/") == 2:
+            one = cls.parse(text[:-1] + "0")
+            return cls(one.namespace, one.name, "*")
+        return cls.parse(text)
+
 
 def valid_package_name(text: str) -> bool:
     """Whether `text` is a `namespace/name` a manifest may carry."""

@@ -179,6 +179,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return dealer, router
 
 
+def encode_greeting() -> bytes:
+    """The greeting of an end without a security mechanism."""
+    return _GREETING
+
+
 def greet(sock: socket.socket) -> None:
     """Send the greeting."""
     sock.sendall(_GREETING)

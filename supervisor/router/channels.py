@@ -64,7 +64,7 @@ class Sent(enum.Enum):
 class Channel(Generic[Owner]):
     """One stream. Made by `Channels.add`; `owner` is set by whoever attaches it."""
 
-    __slots__ = ("_all", "_fd", "_half", "_paused", "_queue", "_reserved", "_sock", "inbound", "owner", "queued")
+    __slots__ = ("_all", "_fd", "_half", "_paused", "_queue", "_reserved", "_sock", "held", "inbound", "owner", "queued")
 
     def __init__(self, channels: Channels[Owner], sock: socket.socket) -> None:
         self.inbound = Inbound(Limits().message_size)
@@ -78,6 +78,8 @@ class Channel(Generic[Owner]):
         self._reserved = 0
         self._half: Timer | None = None
         self._paused = False
+        self.held = False
+        """Whether it is not read because its owner sends too much."""
 
     # -- coming in --------------------------------------------------------------------------------------------
 
@@ -149,6 +151,24 @@ class Channel(Generic[Owner]):
         if not self._paused:
             self._half = self._all.timers.schedule(time.monotonic() + HALF_SECONDS, self._too_slow)
             self._watch()
+
+    def hold(self) -> bool:
+        """Do not read it until `release`; False when it is held already."""
+        if self.held or self._fd < 0:
+            return False
+        self.held = True
+        self._watch()
+        return True
+
+    def release(self) -> None:
+        """Read it again."""
+        if not self.held:
+            return
+        self.held = False
+        if self._fd >= 0:
+            self._watch()
+            if self.inbound.behind and self not in self._all.backlog:
+                self._all.backlog.append(self)
 
     @property
     def paused(self) -> bool:
@@ -233,7 +253,7 @@ class Channel(Generic[Owner]):
 
     def _watch(self) -> None:
         if self._fd >= 0:
-            wanted = (0 if self._paused else _IN) | (_OUT if self._queue else 0)
+            wanted = (0 if self._paused or self.held else _IN) | (_OUT if self._queue else 0)
             self._all.epoll.modify(self._fd, wanted)
 
     def shut(self) -> None:

@@ -1,0 +1,608 @@
+"""Programs outside that talk to components: who they are, what they may ask, and what they get.
+
+    accept -> SO_PEERCRED -> handshake (`handshake`) -> ClientWelcome -> ( ask -> ClientAnswer | event )* -> end
+
+They connect to a Unix socket that anybody may open, so each may be an attacker. Who it is, the kernel says (SO_PEERCRED,
+unix(7)); whoever has no `[[client]]` of his own and does not operate the host is told so and cut off before a byte of his
+is read. All others speak through the router's own end of ZMTP, and what one user can make the router hold is bounded:
+
+    connections      MAX_CONNECTIONS, each open within HANDSHAKE_SECONDS
+    coming in        IN_BYTES, over all of them; a message is whole within `channels.HALF_SECONDS`
+    going out        OUT_BYTES, over all of them, EVENT_BYTES of it events
+    asks             MAX_ASKS that wait for an answer, and MAX_SUBSCRIPTIONS patterns, of each connection
+
+and what he can make it do: one message of each connection a turn, `message-rate` a second; who exceeds it is not listened
+to for HOLD_SECONDS. A client that does not read loses events, oldest first, and is told how many; one that does not
+read its answers is cut off. When a connection ends, so do its requests and subscriptions.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import secrets
+import select
+import socket
+import struct
+import time
+from collections import OrderedDict, deque
+
+import msgspec
+
+from bridge.capabilities import (
+    InvalidPattern,
+    covers,
+    may_subscribe,
+    validate_topic_pattern,
+)
+from bridge.limiter import Bucket
+from sandbox.errors import ProtocolViolation
+from sandbox.types import ComponentId
+from sandbox.wire import UNDECODABLE
+from sandbox.wire.client_frames import (
+    ClientAnswer,
+    ClientCancel,
+    ClientEvent,
+    ClientLost,
+    ClientPublish,
+    ClientRequest,
+    ClientSend,
+    ClientSubscribe,
+    ClientUnsubscribe,
+    ClientWelcome,
+    FromClient,
+)
+from sandbox.wire.router_frames import ClientRights, Settings
+from supervisor.router.channels import Channel, Channels, Sent
+from supervisor.router.correlation import Pending, Result
+from supervisor.router.delivery import Delivery, outside
+from supervisor.router.handshake import CROWDED, GREETING, READY, REFUSAL, Handshake
+from supervisor.router.inbound import MAX_HEAD
+from supervisor.router.inbound import Message as Inbox
+from supervisor.router.mailbox import OVERHEAD, Account, Message
+from supervisor.router.outside import Outside
+from supervisor.router.timers import Timer
+from supervisor.router.topics import Topics
+
+log = logging.getLogger("airssys.router")
+
+MAX_CONNECTIONS = 64
+"""Connections of one user."""
+MAX_ALL_CONNECTIONS = 512
+"""Connections of all users together."""
+HANDSHAKE_SECONDS = 5.0
+"""Longest time between a connection and its READY."""
+MAX_ASKS = 1_024
+"""What one connection has asked and was not answered yet."""
+MAX_SUBSCRIPTIONS = 100
+"""Patterns of one connection."""
+MAX_PAYLOAD = 8 << 20
+"""Largest payload, bytes; the target's own `message-size` may be less."""
+IN_BYTES = 2 * (MAX_PAYLOAD + MAX_HEAD + 64)
+"""Bytes reserved for messages that are coming in from one user."""
+OUT_BYTES = 24 << 20
+"""Bytes that may wait for one user's programs to read."""
+EVENT_BYTES = 8 << 20
+"""Bytes of events among them."""
+MAX_EVENTS = 1_000
+"""Events that wait for one connection."""
+MAX_QUEUED = 2 * MAX_ASKS
+"""Messages that wait for one connection to read."""
+HOLD_SECONDS = 0.02
+"""How long a connection is not read that sent more than its user may."""
+ACCEPTS = 16
+"""Connections taken in one turn."""
+RETRY_SECONDS = 1.0
+"""Pause when there is no descriptor left."""
+TELL_SECONDS = 10.0
+"""Least time between two records of refusals of one user."""
+REPORT_RATE, REPORT_BURST = 0.2, 5
+"""Violations of one user that are recorded: a second, and at once."""
+MAX_TOLD = 256
+"""Users whose refusals are kept apart."""
+
+_UCRED = struct.Struct("3i")
+_IN = select.EPOLLIN
+_GONE = select.EPOLLHUP | select.EPOLLERR
+
+
+class User:
+    """One user of this machine that may connect, and all that his programs share."""
+
+    __slots__ = ("account", "bucket", "channels", "connections", "event_bytes", "id", "reports", "rights", "sources")
+
+    def __init__(self, rights: ClientRights, channels: Channels[Client]) -> None:
+        self.channels = channels
+        self.account: Account = channels.account
+        self.connections: set[Arrival | Client] = set()
+        self.event_bytes = 0
+        self.bucket = Bucket(time.monotonic(), rights.rate, rights.rate)
+        self.reports = Bucket(time.monotonic(), REPORT_RATE, REPORT_BURST)
+        self.update(rights)
+
+    def update(self, rights: ClientRights) -> None:
+        """Take new rights."""
+        self.rights = rights
+        self.id: ComponentId = outside(rights.user)
+        self.sources = [rule.source for rule in rights.messaging if rule.source]
+        self.bucket.resize(rights.rate, rights.rate)
+
+
+class Arrival:
+    """A connection whose handshake is under way."""
+
+    __slots__ = ("handshake", "sock", "timer", "user")
+
+    def __init__(self, user: User, sock: socket.socket) -> None:
+        self.user, self.sock = user, sock
+        self.handshake = Handshake()
+        self.timer: Timer | None = None
+
+
+class Client:
+    """One open connection; a listener to `topics`."""
+
+    __slots__ = ("_event_bytes", "_events", "_lost", "asks", "channel", "closed", "fd", "patterns", "user")
+
+    def __init__(self, user: User, channel: Channel[Client], fd: int) -> None:
+        self.user, self.channel, self.fd = user, channel, fd
+        channel.owner = self
+        channel.inbound.payload_limit = MAX_PAYLOAD
+        self.asks: dict[int, Pending | None] = {}
+        """What it waits for; the open request, if it is one."""
+        self.patterns: dict[str, None] = {}
+        self.closed = False
+        self._events: deque[Message] = deque()
+        self._event_bytes = 0
+        self._lost = 0
+
+    def send(self, frame: msgspec.Struct, payload: bytes = b"") -> bool:
+        """Send or queue; False when too much waits for this connection or its user."""
+        account = self.user.account
+        if self.channel.queued and account.used + len(payload) > account.limit:
+            return False
+        return self.channel.send(frame, payload) is not Sent.FULL  # if it is gone, the end of its stream says so
+
+    # -- events -----------------------------------------------------------------------------------------------
+
+    def hears(self, publisher: ComponentId) -> bool:
+        """Whether it takes publications of this one: of everybody, or of those its `from` lines name."""
+        sources = self.user.sources
+        return not sources or any(covers(source, publisher) for source in sources)
+
+    def tell(self, publication: Message) -> bool:
+        """Queue an event; older ones make room. False when it has none for this one at all."""
+        size = len(publication.payload) + OVERHEAD
+        while self._events and (
+            len(self._events) >= MAX_EVENTS or self.user.event_bytes + size > EVENT_BYTES
+        ):
+            self._release(self._events.popleft())
+            self._lost += 1
+        if self.user.event_bytes + size > EVENT_BYTES:
+            self._lost += 1
+            return False
+        self._events.append(publication)
+        self._event_bytes += size
+        self.user.event_bytes += size
+        self.pump()
+        return True
+
+    def pump(self) -> None:
+        """Send events as long as the kernel takes them at once."""
+        while not self.channel.queued and (self._events or self._lost) and not self.closed:
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                self.send(ClientLost(lost))
+                continue
+            event = self._events.popleft()
+            self._release(event)
+            if event.expires <= time.monotonic():
+                self._lost += 1
+                continue
+            frame = ClientEvent(
+                event.topic,
+                str(event.sender),
+                event.id,
+                event.seconds,
+                event.nanoseconds,
+                event.content_type,
+                event.priority,
+            )
+            self.send(frame, event.payload)
+
+    def forget_events(self) -> None:
+        """Nobody reads them any more."""
+        while self._events:
+            self._release(self._events.popleft())
+
+    def _release(self, event: Message) -> None:
+        size = len(event.payload) + OVERHEAD
+        self._event_bytes -= size
+        self.user.event_bytes -= size
+
+
+class Clients:
+    """All of them.
+
+    Args:
+        listener: bound and listening stream socket; owned. Nobody is let in before the first `Settings`.
+        epoll: the loop's.
+        delivery: for timers, counters, the audit log and abandoned requests.
+        way_in: the way of a message from outside.
+        topics: what they subscribe to.
+    """
+
+    def __init__(
+        self, listener: socket.socket, epoll: select.epoll, delivery: Delivery, way_in: Outside, topics: Topics
+    ) -> None:
+        listener.setblocking(False)
+        self._listener, self._epoll = listener, epoll
+        self._delivery, self._outside, self._topics = delivery, way_in, topics
+        self._timers, self._counters = delivery.timers, delivery.table.counters
+        self._users: dict[int, User] = {}
+        self._by_fd: dict[int, Arrival | Client] = {}
+        self._refused: OrderedDict[int, tuple[float, int]] = OrderedDict()
+        self._listening = False
+        self._name = secrets.token_hex(8)
+        self._decoder: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
+        delivery.table.on_settings.append(self._configure)
+
+    def __len__(self) -> int:
+        return len(self._by_fd)
+
+    def close(self) -> None:
+        """Hang up on everybody."""
+        for each in list(self._by_fd.values()):
+            self._end(each)
+        self._listener.close()
+
+    def _configure(self, settings: Settings) -> None:
+        """Who may connect has changed: whoever may not any more is cut off, the others go on with their new rights."""
+        rights = {client.uid: client for client in settings.clients}
+        for uid, user in list(self._users.items()):
+            if uid not in rights:
+                del self._users[uid]
+                for each in list(user.connections):
+                    self._end(each)
+                continue
+            user.update(rights[uid])
+            for each in list(user.connections):
+                if isinstance(each, Client) and not all(
+                    may_subscribe(user.rights.messaging, pattern) for pattern in each.patterns
+                ):
+                    self._end(each)
+        for uid, client in rights.items():
+            if uid not in self._users:
+                channels: Channels[Client] = Channels(
+                    self._epoll,
+                    self._timers,
+                    Account(OUT_BYTES),
+                    self._violation,
+                    input_bytes=IN_BYTES,
+                    most_queued=MAX_QUEUED,
+                    allowance=OUT_BYTES,
+                )
+                self._users[uid] = User(client, channels)
+        self._listen()
+
+    # -- the loop's ---------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether more was received than was acted on."""
+        return any(user.channels.backlog for user in self._users.values())
+
+    def serve_backlog(self) -> None:
+        """Act on one more message of each connection that has sent several."""
+        for user in list(self._users.values()):
+            backlog = user.channels.backlog
+            for _ in range(len(backlog)):
+                channel = backlog.popleft()
+                if channel.held:
+                    continue  # comes back when it is let go
+                if channel.owner is not None:
+                    self._next(channel.owner, again=True)
+
+    def serve(self, fd: int, events: int) -> None:
+        """Act on what happened to one of our descriptors, if it is one."""
+        if fd == self._listener.fileno():
+            self._accept()
+            return
+        peer = self._by_fd.get(fd)
+        if isinstance(peer, Arrival):
+            self._shake(peer)
+        elif peer is not None:
+            self._serve(peer, events)
+
+    # -- arrivals -----------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        if not self._listening:
+            self._listening = True
+            self._epoll.register(self._listener.fileno(), _IN)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                    raise
+                # They stay in the kernel's queue, and the loop must not be told of them again and again.
+                self._listening = False
+                self._epoll.unregister(self._listener.fileno())
+                self._timers.schedule(time.monotonic() + RETRY_SECONDS, self._listen)
+                self._counters["clients-without-descriptor"] += 1
+                return
+            sock.setblocking(False)
+            self._arrived(sock)
+
+    def _arrived(self, sock: socket.socket) -> None:
+        _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        user = self._users.get(uid)
+        if user is None:
+            _last_words(sock, REFUSAL)
+            self._unknown(uid)
+            return
+        if len(user.connections) >= MAX_CONNECTIONS or len(self._by_fd) >= MAX_ALL_CONNECTIONS:
+            _last_words(sock, CROWDED)
+            self._counters["clients-too-many"] += 1
+            return
+        try:
+            sock.send(GREETING, socket.MSG_NOSIGNAL)
+        except OSError:
+            sock.close()
+            return
+        arrival = Arrival(user, sock)
+        user.connections.add(arrival)
+        self._by_fd[sock.fileno()] = arrival
+        self._epoll.register(sock.fileno(), _IN)
+        late = functools.partial(self._end, arrival)
+        arrival.timer = self._timers.schedule(time.monotonic() + HANDSHAKE_SECONDS, late)
+
+    def _unknown(self, uid: int) -> None:
+        """Somebody without rights: in the audit log, once in a while for each."""
+        self._counters["clients-refused"] += 1
+        now = time.monotonic()
+        until, count = self._refused.pop(uid, (0.0, 0))
+        if now >= until:
+            self._delivery.audit.record(
+                "client.refused", "", "denied", f"uid {uid}", "no rights", detail={"uid": uid, "attempts": count + 1}
+            )
+            until, count = now + TELL_SECONDS, 0
+        else:
+            count += 1
+        self._refused[uid] = until, count
+        if len(self._refused) > MAX_TOLD:
+            self._refused.popitem(last=False)
+
+    def _shake(self, arrival: Arrival) -> None:
+        handshake = arrival.handshake
+        try:
+            data = arrival.sock.recv(handshake.wanted)
+            if not data:
+                raise EOFError
+            if not handshake.feed(data):
+                return
+            arrival.sock.send(READY, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return
+        except (OSError, EOFError):
+            self._end(arrival)
+            return
+        except ProtocolViolation as error:
+            self._report(arrival.user, str(error))
+            self._end(arrival)
+            return
+        self._open(arrival)
+
+    def _open(self, arrival: Arrival) -> None:
+        """The handshake is done: the same connection, as a client."""
+        user, fd = arrival.user, arrival.sock.fileno()
+        self._forget(arrival)
+        client = Client(user, user.channels.add(arrival.sock), fd)
+        user.connections.add(client)
+        self._by_fd[fd] = client
+        self._counters["clients"] += 1
+        client.send(ClientWelcome(str(user.id), self._name, MAX_ASKS, MAX_SUBSCRIPTIONS, MAX_PAYLOAD))
+        rest = arrival.handshake.rest
+        if rest:
+            client.channel.inbound.feed(memoryview(rest))
+            self._next(client, again=True)
+
+    def _forget(self, arrival: Arrival) -> None:
+        if arrival.timer is not None:
+            self._timers.cancel(arrival.timer)
+        fd = arrival.sock.fileno()
+        self._epoll.unregister(fd)
+        del self._by_fd[fd]
+        arrival.user.connections.discard(arrival)
+
+    # -- traffic ------------------------------------------------------------------------------------------------
+
+    def _serve(self, client: Client, events: int) -> None:
+        channel = client.channel
+        if events & select.EPOLLOUT:
+            channel.flush()
+            client.pump()
+        if channel.paused:
+            if events & _GONE:
+                self._end(client)
+            return
+        if channel.held:
+            if events & _GONE:
+                channel.release()  # what it had sent is read to its end
+            return
+        if events & ~select.EPOLLOUT and not channel.inbound.behind:
+            self._next(client)
+
+    def _next(self, client: Client, *, again: bool = False) -> None:
+        try:
+            message: Inbox | None = client.channel.next() if again else client.channel.receive()
+        except BlockingIOError:
+            return
+        except EOFError:
+            self._end(client)
+            return
+        except ProtocolViolation as error:
+            self._violation(client, str(error))
+            return
+        if message is not None:
+            self._take(client, *message)
+
+    def _take(self, client: Client, head: bytes, payload: bytes) -> None:
+        try:
+            frame = self._decoder.decode(head)
+        except UNDECODABLE as error:
+            self._violation(client, f"undecodable frame: {error}"[:200])
+            return
+        kind = type(frame).__name__
+        if isinstance(frame, ClientCancel | ClientSubscribe | ClientUnsubscribe) and payload:
+            self._violation(client, f"{kind} with a payload")
+            return
+        if isinstance(frame, ClientCancel):
+            self._cancel(client, frame.ask)
+            return
+        if frame.ask in client.asks:
+            self._violation(client, f"{kind} with a number that is in use")
+            return
+        client.asks[frame.ask] = None
+        if not client.user.bucket.take(time.monotonic()):
+            self._answer(client, frame.ask, Result("rate-limited", f"more than {client.user.rights.rate} a second"))
+            self._hold(client)
+            return
+        if len(client.asks) > MAX_ASKS:
+            self._answer(client, frame.ask, Result("queue-full", "too much was asked that is not answered yet"))
+            return
+        match frame:
+            case ClientSend() | ClientRequest():
+                self._message(client, frame, payload)
+            case ClientPublish():
+                self._outside.publish(
+                    client.user.id,
+                    client.user.rights.messaging,
+                    frame.topic,
+                    payload,
+                    frame.options,
+                    functools.partial(self._answer, client, frame.ask),
+                )
+            case ClientSubscribe():
+                self._subscribe(client, frame)
+            case ClientUnsubscribe():
+                known = frame.pattern in client.patterns
+                if known:
+                    del client.patterns[frame.pattern]
+                    self._topics.unlisten(frame.pattern, client)
+                self._answer(client, frame.ask, Result("" if known else "invalid", "" if known else "no subscription"))
+
+    def _message(self, client: Client, frame: ClientSend | ClientRequest, payload: bytes) -> None:
+        try:
+            target = ComponentId.parse_target(frame.target)
+        except ValueError as error:
+            self._answer(client, frame.ask, Result("invalid", str(error)[:300]))
+            return
+        pending = self._outside.post(
+            client.user.id,
+            client.user.rights.messaging,
+            target,
+            payload,
+            functools.partial(self._answer, client, frame.ask),
+            timeout_ms=frame.timeout_ms if isinstance(frame, ClientRequest) else 0,
+            options=frame.options,
+        )
+        if pending is not None and frame.ask in client.asks:
+            client.asks[frame.ask] = pending
+
+    def _subscribe(self, client: Client, frame: ClientSubscribe) -> None:
+        user, pattern = client.user, frame.pattern
+        try:
+            validate_topic_pattern(pattern)
+        except InvalidPattern as error:
+            self._answer(client, frame.ask, Result("invalid", f"{error.message}: {error.hint}"))
+            return
+        if not may_subscribe(user.rights.messaging, pattern):
+            denied = Result("denied", f"{user.id} may not subscribe to {pattern}")
+            self._delivery.audit.record(
+                "messaging.subscribe",
+                str(user.id),
+                "denied",
+                pattern,
+                "denied",
+                on_recorded=lambda _seq: self._answer(client, frame.ask, denied),
+            )
+        elif pattern not in client.patterns and len(client.patterns) >= MAX_SUBSCRIPTIONS:
+            self._answer(client, frame.ask, Result("queue-full", f"more than {MAX_SUBSCRIPTIONS} subscriptions"))
+        else:
+            client.patterns[pattern] = None
+            self._topics.listen(pattern, client)
+            self._answer(client, frame.ask, Result())
+
+    def _cancel(self, client: Client, ask: int) -> None:
+        pending = client.asks.get(ask)
+        if pending is not None:
+            del client.asks[ask]
+            self._delivery.settle(pending)
+            self._counters["cancelled-by-clients"] += 1
+
+    def _answer(self, client: Client, ask: int, result: Result) -> None:
+        """Tell a client what became of what it asked; whoever is gone, or does not want to know any more, is not told.
+        """
+        if client.closed or ask not in client.asks:
+            return
+        del client.asks[ask]
+        frame = ClientAnswer(
+            ask, result.error, result.text, result.some, result.message, result.correlation, result.number
+        )
+        if not client.send(frame, result.payload):
+            self._violation(client, "does not read its connection")
+
+    def _hold(self, client: Client) -> None:
+        channel = client.channel
+        if channel.hold():
+            self._timers.schedule(time.monotonic() + HOLD_SECONDS, channel.release)
+
+    # -- ends ---------------------------------------------------------------------------------------------------
+
+    def _violation(self, client: Client, why: str) -> None:
+        self._report(client.user, why)
+        self._end(client)
+
+    def _report(self, user: User, why: str) -> None:
+        """Record what a program did that no program should; damped, for it can do so again at once."""
+        self._counters["client-violations"] += 1
+        if user.reports.take(time.monotonic()):
+            self._delivery.audit.record("protocol.violation", str(user.id), "denied", why, "ended")
+
+    def _end(self, peer: Arrival | Client) -> None:
+        if isinstance(peer, Arrival):
+            self._forget(peer)
+            peer.sock.close()
+            return
+        if peer.closed:
+            return
+        peer.closed = True
+        del self._by_fd[peer.fd]
+        peer.user.connections.discard(peer)
+        for pattern in peer.patterns:
+            self._topics.unlisten(pattern, peer)
+        for pending in [pending for pending in peer.asks.values() if pending is not None]:
+            self._delivery.settle(pending)
+            self._counters["abandoned-requests"] += 1
+        peer.asks.clear()
+        peer.forget_events()
+        peer.channel.owner = None
+        peer.channel.close()
+
+
+def _last_words(sock: socket.socket, words: bytes) -> None:
+    """Say why, if the kernel takes it at once, and hang up."""
+    with sock:
+        try:
+            sock.send(words, socket.MSG_NOSIGNAL)
+        except OSError:
+            return  # it is gone already
