@@ -114,6 +114,11 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return os.path.join(self.run_dir, "clients", "router.sock")
 
     @property
+    def client_uids(self) -> tuple[int, ...]:
+        """Who may use it beside root and the host's owner."""
+        return (*self.admins, *(client.uid for client in self.messaging.clients))
+
+    @property
     def audit_dir(self) -> str:
         """The auditor's directory."""
         return os.path.join(self.state_dir, "audit")

@@ -94,8 +94,7 @@ class ClientWelcome(_Frame, frozen=True):
 
 
 class ClientAnswer(_Frame, frozen=True):
-    """What became of what was asked: `error` is "" or one of FAILURES, `text` explains it. Payload frame is the reply.
-    """
+    """What became of what was asked: `error` is "" or one of FAILURES, `text` explains; payload frame is the reply."""
 
     ask: int
     error: str = ""

@@ -94,7 +94,8 @@ def _run(config: HostConfig, on_ready: object) -> int:
         )
     process.all_descriptors()
     identities = claim(config.state_dir, config.uid_range_start)
-    prepared = layout.prepare(config.state_dir, config.run_dir, config.api_socket, identities)
+    shared = any(uid not in (0, identities.own) for uid in config.client_uids)
+    prepared = layout.prepare(config.state_dir, config.run_dir, config.api_socket, identities, shared=shared)
     _log_to(prepared.log_fd)
     tree = cgroups.Tree("none", {}, "switched off by [workers] cgroups")
     if config.cgroups == "auto":

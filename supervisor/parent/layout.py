@@ -7,6 +7,7 @@
     run/
       api.sock      the API, open to all; the caller is known by SO_PEERCRED
       bus/          the router's endpoint for control
+      clients/      the router's endpoint for programs outside, each known by SO_PEERCRED
       host.lock, host.pid, host.log
 
 All of it is made while still privileged, and every path is used through a directory descriptor opened without
@@ -47,17 +48,21 @@ class Layout:
     api: socket.socket
     bus: socket.socket
     bus_path: str
+    clients: socket.socket
     boot: str
 
 
-def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layout:
+def prepare(state: str, run: str, api_path: str, identities: Identities, *, shared: bool = False) -> Layout:
     """Make or check the root and open everything the host needs of it.
+
+    Args:
+        shared: whether other users than the host's own and root may talk to components.
 
     Raises:
         RootError: foreign, not a directory, not ours, or a path too long for a socket.
         AlreadyRunning: a live host holds the lock.
     """
-    for socket_path in (api_path, f"{run}/bus/router.sock"):
+    for socket_path in (api_path, f"{run}/bus/router.sock", f"{run}/clients/router.sock"):
         _check_length(socket_path)
     base = os.path.dirname(state)
     if (state, run) == (f"{base}/lib", f"{base}/run"):  # one root for all, AIRSSYS_ROOT
@@ -65,14 +70,14 @@ def prepare(state: str, run: str, api_path: str, identities: Identities) -> Layo
     for path in (state, run):
         _own_directory(path)
     try:
-        return _open_all(state, run, api_path, identities)
+        return _open_all(state, run, api_path, identities, shared)
     except OSError as error:
         raise RootError(
             f"cannot prepare the root: {error.strerror or error}", subject=str(error.filename or run)
         ) from error
 
 
-def _open_all(state: str, run: str, api_path: str, identities: Identities) -> Layout:
+def _open_all(state: str, run: str, api_path: str, identities: Identities, shared: bool) -> Layout:
     # Both: two hosts may share the one without the other (another XDG_RUNTIME_DIR, another STATE_DIRECTORY).
     locks = [_lock(run), _lock(state)]
     _rotate(f"{run}/host.log")
@@ -84,6 +89,8 @@ def _open_all(state: str, run: str, api_path: str, identities: Identities) -> La
     bus_dir = _bus_directory(run, identities)
     api = _listen(api_path, identities, mode=0o666)
     bus = _listen(f"{bus_dir}/router.sock", identities, mode=0o666)
+    clients_dir = _clients_directory(run, identities, shared)
+    clients = _listen(f"{clients_dir}/router.sock", identities, mode=0o666 if shared else 0o600)
     return Layout(
         state=state,
         run=run,
@@ -95,6 +102,7 @@ def _open_all(state: str, run: str, api_path: str, identities: Identities) -> La
         api=api,
         bus=bus,
         bus_path=f"{bus_dir}/router.sock",
+        clients=clients,
         boot=os.urandom(4).hex(),
     )
 
@@ -220,6 +228,19 @@ def _bus_directory(run: str, identities: Identities) -> str:
     if identities.base is not None:
         # Control may enter it, by its group.
         os.chown(path, identities.supervisor, identities.control, follow_symlinks=False)
+    os.chmod(path, mode)
+    return path
+
+
+def _clients_directory(run: str, identities: Identities, shared: bool) -> str:
+    # Nothing but the socket is in there. Others may pass through to it, and no further; who they are, the router asks.
+    path, mode = os.path.join(run, "clients"), 0o711 if shared else 0o700
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
+    if identities.base is not None:
+        os.chown(path, identities.supervisor, identities.supervisor, follow_symlinks=False)
     os.chmod(path, mode)
     return path
 

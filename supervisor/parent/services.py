@@ -78,8 +78,8 @@ class Services:
         )
 
     def router(self, channel: socket.socket) -> int:
-        """The router: channel and the bus's listening socket."""
-        fds = [channel.fileno(), self.layout.bus.fileno()]
+        """The router: channel, and the listening sockets of the bus and of clients."""
+        fds = [channel.fileno(), self.layout.bus.fileno(), self.layout.clients.fileno()]
         arguments = [self.layout.bus_path, str(self.identities.control), self._lost]
         return self._spawn("supervisor.router", arguments, fds, Kind(self.identities.router, False))
 

@@ -1,4 +1,4 @@
-"""`python -m supervisor.router`: fd 3 the supervisor, fd 4 the listening socket for control."""
+"""`python -m supervisor.router`: fd 3 the supervisor, fd 4 the listening socket for control, fd 5 that for clients."""
 
 import logging
 import resource
@@ -21,4 +21,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     # Before libzmq starts its threads: Landlock binds the thread that asks for it and those made later.
     confine_in_place("airssys-router", "router", lost=walls.parse(sys.argv[3]))
-    sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1], int(sys.argv[2])))
+    clients = socket.socket(fileno=5)
+    sys.exit(main.run(socket.socket(fileno=3), 4, sys.argv[1], int(sys.argv[2]), clients))

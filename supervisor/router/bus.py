@@ -21,6 +21,7 @@ from sandbox.wire.router_frames import (
     Stop,
     Submit,
     Submitted,
+    SubmitTopic,
     ToRouter,
     Unroute,
 )
@@ -49,6 +50,9 @@ class Bus:
         match frame:
             case Submit():
                 self._submit(peer, frame, payload)
+            case SubmitTopic():
+                answer = functools.partial(self._answer, peer, frame.id)
+                self._outside.publish(outside(frame.user), None, frame.topic, payload, frame.options, answer)
             case Settings():
                 self._delivery.control = peer
                 self._settings(frame)

@@ -64,7 +64,19 @@ class Sent(enum.Enum):
 class Channel(Generic[Owner]):
     """One stream. Made by `Channels.add`; `owner` is set by whoever attaches it."""
 
-    __slots__ = ("_all", "_fd", "_half", "_paused", "_queue", "_reserved", "_sock", "held", "inbound", "owner", "queued")
+    __slots__ = (
+        "_all",
+        "_fd",
+        "_half",
+        "_paused",
+        "_queue",
+        "_reserved",
+        "_sock",
+        "held",
+        "inbound",
+        "owner",
+        "queued",
+    )
 
     def __init__(self, channels: Channels[Owner], sock: socket.socket) -> None:
         self.inbound = Inbound(Limits().message_size)

@@ -2,18 +2,19 @@
 
     accept -> SO_PEERCRED -> handshake (`handshake`) -> ClientWelcome -> ( ask -> ClientAnswer | event )* -> end
 
-They connect to a Unix socket that anybody may open, so each may be an attacker. Who it is, the kernel says (SO_PEERCRED,
-unix(7)); whoever has no `[[client]]` of his own and does not operate the host is told so and cut off before a byte of his
-is read. All others speak through the router's own end of ZMTP, and what one user can make the router hold is bounded:
+They connect to a Unix socket that anybody may open, so each may be an attacker. Who it is, the kernel says
+(SO_PEERCRED, unix(7)); whoever has no `[[client]]` of his own and does not operate the host is told so and cut off
+before a byte of his is read. All others speak through the router's own end of ZMTP, and what one user can make the
+router hold is bounded:
 
     connections      MAX_CONNECTIONS, each open within HANDSHAKE_SECONDS
     coming in        IN_BYTES, over all of them; a message is whole within `channels.HALF_SECONDS`
     going out        OUT_BYTES, over all of them, EVENT_BYTES of it events
     asks             MAX_ASKS that wait for an answer, and MAX_SUBSCRIPTIONS patterns, of each connection
 
-and what he can make it do: one message of each connection a turn, `message-rate` a second; who exceeds it is not listened
-to for HOLD_SECONDS. A client that does not read loses events, oldest first, and is told how many; one that does not
-read its answers is cut off. When a connection ends, so do its requests and subscriptions.
+and what he can make it do: one message of each connection a turn, `message-rate` a second; who exceeds it is not
+listened to for HOLD_SECONDS. A client that does not read loses events, oldest first, and is told how many; one that
+does not read its answers is cut off. When a connection ends, so do its requests and subscriptions.
 """
 
 from __future__ import annotations
@@ -174,9 +175,7 @@ class Client:
     def tell(self, publication: Message) -> bool:
         """Queue an event; older ones make room. False when it has none for this one at all."""
         size = len(publication.payload) + OVERHEAD
-        while self._events and (
-            len(self._events) >= MAX_EVENTS or self.user.event_bytes + size > EVENT_BYTES
-        ):
+        while self._events and (len(self._events) >= MAX_EVENTS or self.user.event_bytes + size > EVENT_BYTES):
             self._release(self._events.popleft())
             self._lost += 1
         if self.user.event_bytes + size > EVENT_BYTES:
@@ -550,8 +549,7 @@ class Clients:
             self._counters["cancelled-by-clients"] += 1
 
     def _answer(self, client: Client, ask: int, result: Result) -> None:
-        """Tell a client what became of what it asked; whoever is gone, or does not want to know any more, is not told.
-        """
+        """Tell a client what became of what it asked, unless it is gone or does not want to know any more."""
         if client.closed or ask not in client.asks:
             return
         del client.asks[ask]

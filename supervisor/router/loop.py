@@ -23,6 +23,7 @@ from sandbox.wire.supervisor_frames import AttachRouter, AuditChannel, Detach, E
 from supervisor.router.asks import Asks
 from supervisor.router.bus import Bus
 from supervisor.router.channels import Channel, Channels
+from supervisor.router.clients import Clients
 from supervisor.router.delivery import Delivery
 from supervisor.router.groups import Groups
 from supervisor.router.inbound import Message
@@ -50,9 +51,10 @@ class Loop:
     Args:
         bus: control's ROUTER socket.
         supervisor: the socketpair to the supervisor.
+        clients: the listening socket of programs outside; None where there are none.
     """
 
-    def __init__(self, bus: Port, supervisor: SupervisorLink) -> None:
+    def __init__(self, bus: Port, supervisor: SupervisorLink, clients: socket.socket | None = None) -> None:
         self._bus, self._supervisor = bus, supervisor
         self._audit = AuditClient()
         self.delivery = Delivery(bus, supervisor, self._audit)
@@ -60,7 +62,8 @@ class Loop:
         self._turns = Turns()
         topics, groups = Topics(self.delivery, self._turns), Groups(self.delivery.table)
         self._asks = Asks(self.delivery, permissions, topics, groups, self._turns)
-        self._control = Bus(self.delivery, Outside(self.delivery, permissions))
+        way_in = Outside(self.delivery, permissions, topics, groups)
+        self._control = Bus(self.delivery, way_in)
         self._table = self.delivery.table
         self._decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
         self._epoll = select.epoll()
@@ -69,6 +72,7 @@ class Loop:
         self._channels: Channels[Worker] = Channels(
             self._epoll, self.delivery.timers, self._table.account, violated=self.delivery.violation
         )
+        self._clients = None if clients is None else Clients(clients, self._epoll, self.delivery, way_in, topics)
         self._most_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def run(self) -> None:
@@ -85,14 +89,19 @@ class Loop:
                 self._watch()
                 # The bus's descriptor tells of news for libzmq, not of messages that libzmq has already.
                 pending = self._bus.pending
-                busy = pending or self._channels.backlog or self._turns.going
+                clients = self._clients
+                busy = pending or self._channels.backlog or self._turns.going or (clients is not None and clients.busy)
                 patience = 0 if busy else timers.wait()
                 ready = dict(self._epoll.poll(patience, EVENTS))
                 self._serve_backlog()
+                if clients is not None:
+                    clients.serve_backlog()
                 for fd, events in ready.items():
                     channel = self._channels.get(fd)
                     if channel is not None:
                         self._serve(channel, events)
+                    elif clients is not None:
+                        clients.serve(fd, events)
                 self._turns.go_on()
                 if supervisor_fd in ready:
                     self._supervisor.flush()
@@ -108,6 +117,8 @@ class Loop:
             self._audit.close()
             for worker in self._table.by_incarnation.values():
                 worker.channel.close()
+            if self._clients is not None:
+                self._clients.close()
             self._epoll.close()
 
     def _watch(self) -> None:

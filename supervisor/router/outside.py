@@ -1,28 +1,30 @@
 """Messages from people outside, whichever way they came: through control's API, or over the clients' socket.
 
-Both ways lead through the same checks and the same mailbox as a component's messages do. Whoever asks hears exactly
-one `Result` for each message, at once or later; a denial is in the audit log before he hears of it.
+Both ways lead through the same checks and the same mailboxes as a component's messages do. Whoever asks hears exactly
+one `Result` for each message, at once or later. A denial is in the audit log before he hears of it; what is allowed is
+counted, and recorded too where the host's configuration wants that.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 
-from bridge.capabilities import may_send
+from bridge.capabilities import InvalidPattern, may_publish, may_send, validate_topic
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import MessagingRule, Options
 from supervisor.router.correlation import MAX_SUBMITS, MAX_TIMEOUT_MS, Answer, Pending, Result
 from supervisor.router.delivery import Delivery
+from supervisor.router.groups import EVERY, Groups
 from supervisor.router.mailbox import NEVER, Message
 from supervisor.router.permissions import Permissions
 from supervisor.router.routes import Component
+from supervisor.router.topics import Topics
 
 REASONS = {
     "queue-full": "its mailbox is full",
     "stopping": "it is shutting down",
-    "target-ended": "it ended",
-    "expired": "the message's time was over before it was delivered",
     "circuit-open": "too many requests to it have failed lately",
 }
 """Why a mailbox did not take a message, said of the target."""
@@ -31,10 +33,14 @@ REASONS = {
 class Outside:
     """The way in for everybody who is no component."""
 
-    def __init__(self, delivery: Delivery, permissions: Permissions) -> None:
+    def __init__(self, delivery: Delivery, permissions: Permissions, topics: Topics, groups: Groups) -> None:
         self._delivery = delivery
         self._permissions = permissions
+        self._topics = topics
+        self._groups = groups
         self._table = delivery.table
+
+    # -- to one -----------------------------------------------------------------------------------------------
 
     def post(
         self,
@@ -52,6 +58,7 @@ class Outside:
         Args:
             sender: `host/client/<user>`.
             rules: what the sender may do; None for who may do everything.
+            target: a component, or with `*` for its instance one of its instances.
             timeout_ms: of a request, how long to wait for the reply; 0 for a plain send.
             options: priority, time to live, key and content type.
 
@@ -60,26 +67,42 @@ class Outside:
         """
         action = "request" if timeout_ms else "send"
         if rules is not None and not may_send(rules, target, action):
-            self._deny(action, sender, target, f"{sender} may not {action} to {target}", answer)
+            self._deny(action, sender, str(target), f"{sender} may not {action} to {target}", answer)
             return None
-        component = self._find(target)
+        if target.instance == EVERY:
+            component = self._groups.pick(target, sender, options.key)
+        else:
+            component = self._table.components.get(target)
         if component is None:
             answer(Result("target-not-found", f"there is no {target}"))
         elif not self._permissions.accepts_outside(component, sender):
             component.denied += 1
-            self._deny(action, sender, component.id, f"{component.id} does not accept {sender}", answer)
+            self._deny(action, sender, str(component.id), f"{component.id} does not accept {sender}", answer)
         elif len(payload) > component.limits.message_size:
             answer(Result("too-large", f"{component.id} takes {component.limits.message_size} bytes"))
         elif timeout_ms and self._delivery.correlations.submits >= MAX_SUBMITS:
             answer(Result("queue-full", "too many requests from outside are open"))
+        elif timeout_ms:
+            return self._request(sender, component, payload, answer, min(timeout_ms, MAX_TIMEOUT_MS), options)
         else:
-            return self._submit(sender, component, payload, answer, timeout_ms, options)
+            self._send(sender, component, payload, answer, options)
         return None
 
-    def _find(self, target: ComponentId) -> Component | None:
-        return self._table.components.get(target)
+    def _send(
+        self, sender: ComponentId, component: Component, payload: bytes, answer: Answer, options: Options
+    ) -> None:
+        message = self._message(sender, payload, options)
 
-    def _submit(
+        def done(refused: str) -> None:
+            if refused:
+                answer(Result(refused, _why(refused, component), message=message.id))
+            else:
+                told = functools.partial(answer, Result(message=message.id))
+                self._allowed("send", sender, component.id, str(component.id), told)
+
+        self._delivery.submit(component, message, done)
+
+    def _request(
         self,
         sender: ComponentId,
         component: Component,
@@ -87,37 +110,25 @@ class Outside:
         answer: Answer,
         timeout_ms: int,
         options: Options,
-    ) -> Pending | None:
-        delivery = self._delivery
-        message = self._message(sender, payload, options)
-        if not timeout_ms:
-
-            def sent(refused: str) -> None:
-                if refused:
-                    answer(Result(refused, _refusal(component, refused), message=message.id))
-                    return
-                self._table.counters["allowed"] += 1
-                answer(Result(message=message.id))
-
-            delivery.submit(component, message, sent)
-            return None
+    ) -> Pending:
+        delivery, message = self._delivery, self._message(sender, payload, options)
         pending = delivery.correlations.open(component.id, outside=answer)
         pending.message, pending.priority = message.id, message.priority
         message.pending, message.correlation = pending, pending.correlation
-        delivery.timeout(pending, min(timeout_ms, MAX_TIMEOUT_MS))
+        delivery.timeout(pending, timeout_ms)
 
-        def queued(refused: str) -> None:
+        def done(refused: str) -> None:
             if refused:
-                delivery.fail(pending, refused, _refusal(component, refused))
+                delivery.fail(pending, refused, _why(refused, component))
             else:
-                self._table.counters["allowed"] += 1
+                self._allowed("request", sender, component.id, str(component.id))
 
-        delivery.submit(component, message, queued)
+        delivery.submit(component, message, done)
         return pending
 
     def _message(self, sender: ComponentId, payload: bytes, options: Options) -> Message:
         seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        return Message(
+        message = Message(
             self._delivery.message_id(),
             False,
             sender,
@@ -128,17 +139,69 @@ class Outside:
             priority=options.priority,
             expires=time.monotonic() + options.ttl_ms / 1000 if options.ttl_ms else NEVER,
         )
+        message.waits = True
+        return message
 
-    def _deny(self, action: str, sender: ComponentId, target: ComponentId, text: str, answer: Answer) -> None:
+    # -- to many ----------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        sender: ComponentId,
+        rules: Sequence[MessagingRule] | None,
+        topic: str,
+        payload: bytes,
+        options: Options,
+        answer: Answer,
+    ) -> None:
+        """Put one publication into the mailbox of each subscriber; arguments as in `post`."""
+        try:
+            validate_topic(topic)
+        except InvalidPattern as error:
+            answer(Result("invalid", f"{error.message}: {error.hint}"))
+            return
+        if rules is not None and not may_publish(rules, topic):
+            self._deny("publish", sender, topic, f"{sender} may not publish under {topic}", answer)
+            return
+
+        def told(taken: int, _there: int) -> None:
+            self._allowed("publish", sender, None, topic, functools.partial(answer, Result(number=taken)))
+
+        self._topics.publish(sender, topic, payload, options, told)
+
+    # -- what is written down -----------------------------------------------------------------------------------
+
+    def _allowed(
+        self,
+        action: str,
+        sender: ComponentId,
+        target: ComponentId | None,
+        shown: str,
+        then: functools.partial[None] | None = None,
+    ) -> None:
+        """Count it, and record it where that is wanted; `then` is called when it is on record."""
+        self._table.counters["allowed"] += 1
+        if self._table.settings.record and self._permissions.recorded(sender, target):
+            self._delivery.audit.record(
+                f"messaging.{action}",
+                str(sender),
+                "allowed",
+                shown,
+                "",
+                on_recorded=None if then is None else lambda _seq: then(),
+            )
+        elif then is not None:
+            then()
+
+    def _deny(self, action: str, sender: ComponentId, shown: str, text: str, answer: Answer) -> None:
         self._delivery.audit.record(
             f"messaging.{action}",
             str(sender),
             "denied",
-            str(target),
+            shown,
             "denied",
             on_recorded=lambda _seq: answer(Result("denied", text)),
         )
 
 
-def _refusal(component: Component, reason: str) -> str:
+def _why(reason: str, component: Component) -> str:
     return f"{component.id}: {REASONS.get(reason, reason)}"

@@ -197,11 +197,13 @@ class Host:
         self.sup, sup = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sup.settimeout(SECONDS)
         self.result: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+        self.clients_path = os.path.join(self._directory.name, "c")
         bus = listening(self.bus_path)
+        clients = socket.socket(fileno=listening(self.clients_path))
 
         def serve() -> None:
             try:
-                self.result.put(run(sup, bus, self.bus_path, os.geteuid()))
+                self.result.put(run(sup, bus, self.bus_path, os.geteuid(), clients))
             except BaseException as error:
                 self.result.put(error)
 

@@ -44,7 +44,7 @@ def prepared(place: Path, who: Identities | None = None) -> Iterator[layout.Layo
     try:
         yield found
     finally:
-        for sock in (found.api, found.bus):
+        for sock in (found.api, found.bus, found.clients):
             sock.close()
         for fd in (found.storage_fd, found.audit_fd, found.log_fd, *found.locks):
             os.close(fd)
@@ -67,6 +67,19 @@ def snapshot(path: Path) -> dict[str, tuple[int, int, int, bytes]]:
     return found
 
 
+def test_others_may_be_let_in(place: Path) -> None:
+    """Where other users may talk to components they reach the clients' socket, and cannot list what is beside it."""
+    found = layout.prepare(
+        str(place / "lib"), str(place / "run"), str(place / "run" / "api.sock"), identities(), shared=True
+    )
+    for sock in (found.api, found.bus, found.clients):
+        sock.close()
+    for fd in (found.storage_fd, found.audit_fd, found.log_fd, *found.locks):
+        os.close(fd)
+    modes = [oct((place / "run" / name).stat().st_mode & 0o777) for name in ("clients", "clients/router.sock", "bus")]
+    assert ["0o711", "0o666", "0o710"] == modes
+
+
 # -- a good root --------------------------------------------------------------------------------------------------
 
 
@@ -81,6 +94,8 @@ def test_what_is_made(place: Path) -> None:
             "run/api.sock": (who.supervisor, 0o140666),
             "run/bus": (who.supervisor, 0o40710),
             "run/bus/router.sock": (who.supervisor, 0o140666),
+            "run/clients": (who.supervisor, 0o40700),
+            "run/clients/router.sock": (who.supervisor, 0o140600),
             "run/host.log": (os.geteuid(), 0o100600),
         }
         found = {name: ((place / name).lstat().st_uid, (place / name).lstat().st_mode) for name in wanted}
@@ -91,7 +106,7 @@ def test_what_is_made(place: Path) -> None:
 def test_sockets_listen(place: Path) -> None:
     """Both endpoints take connections at once."""
     with prepared(place) as found:
-        for path in (found.bus_path, str(place / "run" / "api.sock")):
+        for path in (found.bus_path, str(place / "run" / "api.sock"), str(place / "run" / "clients" / "router.sock")):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                 sock.connect(path)
 
@@ -100,7 +115,7 @@ def test_descriptors_do_not_leak_into_children(place: Path) -> None:
     """Every descriptor is close-on-exec."""
     with prepared(place) as found:
         fds = [found.storage_fd, found.audit_fd, found.log_fd, *found.locks]
-        fds += [sock.fileno() for sock in (found.api, found.bus)]
+        fds += [sock.fileno() for sock in (found.api, found.bus, found.clients)]
         assert [False] * len(fds) == [os.get_inheritable(fd) for fd in fds]
 
 
@@ -220,7 +235,7 @@ def test_path_too_long(place: Path) -> None:
 @pytest.mark.parametrize("over", [0, 1])
 def test_longest_path(place: Path, over: int) -> None:
     """Exactly the limit works, one byte more does not."""
-    rest = layout.SOCKET_PATH_MAX - len(f"{place}//run/bus/router.sock") + over
+    rest = layout.SOCKET_PATH_MAX - len(f"{place}//run/clients/router.sock") + over
     deep = place / ("y" * rest)
     if over:
         assert "too long" in refused(deep)
