@@ -120,7 +120,7 @@ class Turned:
                 child.sock.close()
             self.far[name].close()
             child._drop_queue()
-        for sock in (self.layout.api, self.layout.bus):
+        for sock in (self.layout.api, self.layout.bus, self.layout.clients):
             sock.close()
         for fd in (self.layout.storage_fd, self.layout.audit_fd, self.layout.log_fd, *self.layout.locks):
             os.close(fd)
