@@ -29,10 +29,10 @@ FLOOD = (b"\x03" + (100_000).to_bytes(8, "big") + bytes(100_000)) * 10
 MEGABYTES = 64
 _PLACE_AND_RUN = """
 import fcntl, os, runpy, sys
-fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1:3]]
+fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 100) for fd in sys.argv[1:4]]
 for number, fd in enumerate(fds, 3):
     os.dup2(fd, number)
-del sys.argv[1:3]
+del sys.argv[1:4]
 runpy.run_module("supervisor.router", run_name="__main__", alter_sys=True)
 """
 _LIBZMQ = """
@@ -67,14 +67,24 @@ class RouterProcess:
         self.sup, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sup.settimeout(20)
         path = str(directory / "bus")
-        bus = listening(path)
+        self.clients_path = str(directory / "clients")
+        bus, clients = listening(path), listening(self.clients_path)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PLACE_AND_RUN, str(far.fileno()), str(bus), path, str(os.geteuid()), ""],
-            pass_fds=(far.fileno(), bus),
+            [
+                sys.executable,
+                "-c",
+                _PLACE_AND_RUN,
+                *map(str, (far.fileno(), bus, clients)),
+                path,
+                str(os.geteuid()),
+                "",
+            ],
+            pass_fds=(far.fileno(), bus, clients),
             cwd=CHECKOUT,
         )
         far.close()
         os.close(bus)
+        os.close(clients)
         self.ends: list[socket.socket] = []
         assert Up() == self.says()
 
