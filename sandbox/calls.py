@@ -1,4 +1,5 @@
-"""The six functions of `component-lifecycle`, of one instance, each as a call with typed values (`sandbox.bindings`).
+"""What the host calls of one instance: the six functions of `component-lifecycle` and, where it has one, its handler of
+topics, each as a call with typed values (`sandbox.bindings`).
 
 `Calls` is what `sandbox.guest` uses; another way into the guest is another object with these functions.
 """
@@ -13,22 +14,22 @@ from wasmtime import WasmtimeError
 from sandbox import marshal
 from sandbox.abi.types import Err
 from sandbox.bindings import airssys_core as wit
+from sandbox.bindings import airssys_messaging
 from sandbox.fast.exports import Codec, Oversized, bind
 from sandbox.fast.scratch import scratch
 from sandbox.fuel import fuel
 from sandbox.marshal.reentrance import gate
-from sandbox.patch.names import FAST_EXPORTS
+from sandbox.patch.names import FAST_EXPORTS, LIFECYCLE, TOPIC_HANDLER
 from sandbox.types import FastExport
-
-LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
-
 
 _PLANS = {name.replace("-", "_"): marshal.plan_of(each) for name, each in wit.FUNCTIONS[LIFECYCLE].items()}
 """By the name of the method."""
+_FUNCTIONS = wit.FUNCTIONS[LIFECYCLE] | airssys_messaging.FUNCTIONS[TOPIC_HANDLER]
+_TOPIC_PLAN = marshal.plan_of(_FUNCTIONS["handle-topic"])
 
 
 # Made once, in the zygote: to look either up by its type would be to walk the type in every worker.
-_CODECS: dict[FastExport, Codec] = {name: Codec(wit.FUNCTIONS[LIFECYCLE][name]) for name in FAST_EXPORTS}
+_CODECS: dict[FastExport, Codec] = {name: Codec(_FUNCTIONS[name]) for name in FAST_EXPORTS}
 
 
 class Calls(Protocol):
@@ -42,6 +43,9 @@ class Calls(Protocol):
 
     def handle_callback(self, message: wit.ComponentMessage, /) -> Err | None:
         """Err of a `WasmError`."""
+
+    handle_topic: Callable[[str, wit.ComponentMessage], Err | None] | None
+    """Err of a `WasmError`; None where the component has no such function."""
 
     def metadata(self) -> wit.ComponentMetadata:
         """Who it says it is."""
@@ -59,6 +63,7 @@ class GeneralCalls:
     initialize: Callable[..., Any]
     handle_message: Callable[..., Any]
     handle_callback: Callable[..., Any]
+    handle_topic: Callable[..., Any] | None
     metadata: Callable[..., Any]
     health: Callable[..., Any]
     shutdown: Callable[..., Any]
@@ -76,6 +81,8 @@ class GeneralCalls:
             if function is None:
                 raise WasmtimeError(f"the component does not export {LIFECYCLE}#{plan.function.name}")
             setattr(self, name, _fuelled(function))
+        topic = instance.export(_TOPIC_PLAN, TOPIC_HANDLER)
+        self.handle_topic = None if topic is None else _fuelled(topic)
 
 
 def _fuelled(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,8 @@ The contract is not written down a second time: it is read from the WIT packages
 the type wasmtime computes of a compiled component, function by function and type by type, so that a component built
 against another version is refused at install with the name of what differs, and not at its first call.
 
-Importing part of an interface is fine, and so are further exports; what the host calls is the lifecycle alone.
+Importing part of an interface is fine, and so are further exports; what the host calls is the lifecycle and, where a
+component has it, the handler of topics.
 
 WASI is served in one version. The Component Model links `0.2.x` to any other `0.2.y`, so a component may name whichever
 its toolchain knows; a function that this host lacks is named like any other.
@@ -28,7 +29,9 @@ from sandbox.wit_resolve import MAX_SIGNATURE, Resolver, function_text, members_
 
 LIFECYCLE = names.LIFECYCLE
 """The interface every component must export."""
-PACKAGES = ("airssys-core", "airssys-osl")
+TOPIC_HANDLER = names.TOPIC_HANDLER
+"""The interface that a component exports to get publications."""
+PACKAGES = ("airssys-core", "airssys-osl", "airssys-messaging")
 """Directories of the packages that are the host's own."""
 WASI_PACKAGES = ("wasi-io", "wasi-clocks", "wasi-random", "wasi-cli", "wasi-filesystem", "wasi-sockets")
 """Directories of the packages of WASI, of all of which every interface is served."""
@@ -160,7 +163,9 @@ def check_component(
         imports[name] = _check_import(name, extern.ty, served, engine, resources_, added.imports.get(name, frozenset()))
     exports = {name: extern.ty for name, extern in component_type.exports(engine).items()}
     exports = {name: kind for name, kind in exports.items() if not _is_added(name, kind, added.exports)}
-    _check_lifecycle(exports.get(LIFECYCLE), contract.exports[LIFECYCLE], engine)
+    _check_exported(LIFECYCLE, exports.get(LIFECYCLE), contract.exports[LIFECYCLE], engine)
+    if TOPIC_HANDLER in exports:
+        _check_exported(TOPIC_HANDLER, exports[TOPIC_HANDLER], contract.exports[TOPIC_HANDLER], engine)
     return ComponentFacts(dict(sorted(imports.items())), sorted(exports))
 
 
@@ -226,17 +231,17 @@ def _is_added(name: str, kind: wt.ComponentItem, added: frozenset[str]) -> bool:
     return True
 
 
-def _check_lifecycle(kind: wt.ComponentItem | None, wanted: Served, engine: wasmtime.Engine) -> None:
+def _check_exported(interface: str, kind: wt.ComponentItem | None, wanted: Served, engine: wasmtime.Engine) -> None:
     if not isinstance(kind, wt.ComponentInstanceType):
         raise ContractError(
-            "the component does not export its lifecycle",
-            subject=LIFECYCLE,
+            "the component does not export its lifecycle" if interface == LIFECYCLE else "this is no interface",
+            subject=interface,
             hint="build it for the world airssys:core/runtime-host or airssys:osl/osl-host",
             code="E_EXPORTS",
         )
     given = {name: extern.ty for name, extern in kind.exports(engine).items()}
     for name, expected in wanted.functions.items():
-        subject = f"{LIFECYCLE}#{name}"
+        subject = f"{interface}#{name}"
         item = given.get(name)
         if not isinstance(item, wt.FuncType):
             raise ContractError("the component does not export this function", subject=subject, code="E_EXPORTS")

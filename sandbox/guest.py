@@ -20,7 +20,7 @@ from sandbox.fast.reading import Misformed
 from sandbox.fast.scratch import FIRST, NoScratch
 from sandbox.fuel import OutOfFuel, fuel
 from sandbox.host import wasi
-from sandbox.host.links import ChannelClosed, GuestStopped
+from sandbox.host.links import ChannelClosed, GuestStopped, links
 from sandbox.host.messaging import from_id
 from sandbox.marshal.failures import TooLong
 from sandbox.memories import is_refusal, memories
@@ -37,6 +37,7 @@ _ENGINE_LIMITS = (
     "out of memory",
 )
 """What the engine's own limiter says, and the engine where the kernel gives it no more."""
+NO_TOPICS = "the component exports no topic-handler"
 _NO_FUEL = "all fuel of one message consumed"
 _WHOLE_MEMORY = 1 << 32
 """All that a 32-bit memory can be."""
@@ -81,18 +82,23 @@ def _cause_first(text: str) -> str:
     return f"{last[0].removeprefix('0: ')}\n{text}" if found and last else text
 
 
-def component_message(frame: frames.Deliver | frames.Callback, payload: bytes) -> wit.ComponentMessage:
+def component_message(
+    frame: frames.Deliver | frames.Publication | frames.Callback, payload: bytes
+) -> wit.ComponentMessage:
     """The record `component-message`."""
     return wit.ComponentMessage(
         from_id(frame.sender),
         payload,
-        wit.MessageMetadata(
-            frame.correlation,
-            None if frame.reply_to is None else from_id(frame.reply_to),
-            wit.Timestamp(frame.seconds, frame.nanoseconds),
-            frame.content_type,
-        ),
+        _about(frame),
     )
+
+
+def _about(frame: frames.Deliver | frames.Publication | frames.Callback) -> wit.MessageMetadata:
+    time = wit.Timestamp(frame.seconds, frame.nanoseconds)
+    if isinstance(frame, frames.Publication):
+        return wit.MessageMetadata(None, None, time, frame.content_type)
+    reply_to = None if frame.reply_to is None else from_id(frame.reply_to)
+    return wit.MessageMetadata(frame.correlation, reply_to, time, frame.content_type)
 
 
 _CASES = {
@@ -140,6 +146,7 @@ class Guest:
                 self._scratch_does_not_count()
             else:
                 self._calls = GeneralCalls(self._instance)
+            links.topics = self._calls.handle_topic is not None
         except (ChannelClosed, ProtocolViolation):
             raise
         except Exception as error:
@@ -235,6 +242,12 @@ class Guest:
     def handle_callback(self, frame: frames.Callback, payload: bytes) -> str:
         """Call `handle-callback`: "" or the error it returned."""
         return error_text(self._call(self._calls.handle_callback, component_message(frame, payload)))
+
+    def handle_topic(self, frame: frames.Publication, payload: bytes) -> str:
+        """Call `handle-topic`: "" or the error it returned, which is `NO_TOPICS` where there is no such function."""
+        if self._calls.handle_topic is None:
+            return NO_TOPICS
+        return error_text(self._call(self._calls.handle_topic, frame.topic, component_message(frame, payload)))
 
     def shutdown(self) -> str:
         """Call `shutdown`: "" or the component-error it returned."""

@@ -21,8 +21,8 @@ CallPath: TypeAlias = Literal["fast", "general"]
 PATHS: tuple[CallPath, ...] = ("fast", "general")
 
 
-FastExport: TypeAlias = Literal["handle-message", "handle-callback"]
-"""A function of the lifecycle that can be called on the fast path."""
+FastExport: TypeAlias = Literal["handle-message", "handle-callback", "handle-topic"]
+"""A function of a component that can be called on the fast path."""
 
 
 class ComponentId(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_unknown_fields=True):

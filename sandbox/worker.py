@@ -146,7 +146,9 @@ def _loop(engine: Any, linker: Any, component: Any, spec: supervisor_frames.Work
     while True:
         frame, payload = router.receive()
         links.allow(limits.deadline_ms)
+        links.hand = None
         if isinstance(frame, frames.Deliver):
+            links.hand = frame
             answer, error = guest.handle_message(frame, payload)
             if answer is not None and len(answer) > limits.message_size:
                 error = too_large(len(answer), limits)
@@ -154,7 +156,12 @@ def _loop(engine: Any, linker: Any, component: Any, spec: supervisor_frames.Work
             reply = frames.Reply(frame.id, answer is not None, error, guest.fuel_used(), guest.memory_refused())
             router.send(reply, answer or b"")
         elif isinstance(frame, frames.Callback):
+            links.hand, links.payload = frame, payload if frame.failure else b""
             error = guest.handle_callback(frame, payload)
+            router.send(frames.Reply(frame.id, False, error, guest.fuel_used(), guest.memory_refused()))
+        elif isinstance(frame, frames.Publication):
+            links.hand = frame
+            error = guest.handle_topic(frame, payload)
             router.send(frames.Reply(frame.id, False, error, guest.fuel_used(), guest.memory_refused()))
         elif isinstance(frame, frames.Health):
             router.send(frames.HealthReply(frame.id, guest.health()))

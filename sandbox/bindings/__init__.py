@@ -17,6 +17,7 @@ from sandbox.abi.types import Function
 PACKAGES = (
     "airssys:core",
     "airssys:osl",
+    "airssys:messaging",
     "wasi:io",
     "wasi:clocks",
     "wasi:random",

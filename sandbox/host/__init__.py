@@ -14,7 +14,7 @@ from typing import Any
 from sandbox import marshal
 from sandbox.bindings import FUNCTIONS
 from sandbox.fast import imports
-from sandbox.host import filesystem, messaging, services, storage, wasi
+from sandbox.host import filesystem, mail, messaging, services, storage, wasi
 from sandbox.host.wasi.handles import Unreachable, handles
 from sandbox.patch.names import FAST_IMPORTS, fast
 
@@ -26,6 +26,8 @@ INTERFACES: dict[str, dict[str, Callable[..., Any]]] = {
     "airssys:core/host-services@1.0.0": services.FUNCTIONS,
     "airssys:core/storage@1.0.0": storage.FUNCTIONS,
     "airssys:osl/filesystem@0.1.0": filesystem.FUNCTIONS,
+    "airssys:messaging/messaging@0.1.0": mail.FUNCTIONS,
+    "airssys:messaging/timers@0.1.0": mail.TIMERS,
     **wasi.INTERFACES,
 }
 """Everything a component may import, by full interface name."""

@@ -115,6 +115,12 @@ class Links:
     router: Router
     self_id: ComponentId
     message_size: int
+    topics: bool = False
+    """Whether the guest has a `topic-handler`."""
+    hand: router_frames.Deliver | router_frames.Publication | router_frames.Callback | None = None
+    """What the guest is called with."""
+    payload: bytes = b""
+    """Of a callback that tells of a failure: its text is in there."""
     deadline: int = 0
     """Until when the guest's call must be over, nanoseconds of CLOCK_MONOTONIC."""
 

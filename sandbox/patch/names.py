@@ -21,13 +21,29 @@ RESERVE_TYPE, FAST_TYPE = "func(nonce: u32, bytes: u32) -> u32", "func()"
 """The types of `RESERVE`, and of every other function with the prefix."""
 
 LIFECYCLE = "airssys:core/component-lifecycle@1.0.0"
-FAST_EXPORTS: tuple[FastExport, ...] = ("handle-message", "handle-callback")
-"""Functions of `LIFECYCLE` that are called through the adapter. The first makes a component fast; the other may not be.
-"""
+TOPIC_HANDLER = "airssys:messaging/topic-handler@0.1.0"
+FAST_EXPORTS: dict[FastExport, str] = {
+    "handle-message": LIFECYCLE,
+    "handle-callback": LIFECYCLE,
+    "handle-topic": TOPIC_HANDLER,
+}
+"""Functions that are called through the adapter, each with its interface. The first makes a component fast; the others
+may not be there, or not be fast."""
 FAST_IMPORTS: dict[str, tuple[str, ...]] = {
     "airssys:core/storage@1.0.0": ("get", "set", "delete", "exists", "list-keys", "usage"),
     "airssys:core/host-messaging@1.0.0": ("send", "request", "cancel-request", "broadcast", "self-id"),
     "airssys:core/host-services@1.0.0": ("log",),
+    "airssys:messaging/messaging@0.1.0": (
+        "send",
+        "request",
+        "publish",
+        "subscribe",
+        "unsubscribe",
+        "defer",
+        "reply",
+        "fail",
+        "current",
+    ),
     "airssys:osl/filesystem@0.1.0": (
         "read",
         "read-range",
@@ -62,5 +78,7 @@ def fast(name: str) -> str:
 
 def functions() -> dict[str, dict[str, Function]]:
     """Every fast function with its types: interface -> name -> function."""
-    wanted: dict[str, tuple[str, ...]] = {LIFECYCLE: FAST_EXPORTS, **FAST_IMPORTS}
+    wanted: dict[str, tuple[str, ...]] = dict(FAST_IMPORTS)
+    for name, interface in FAST_EXPORTS.items():
+        wanted[interface] = (*wanted.get(interface, ()), name)
     return {interface: {name: FUNCTIONS[interface][name] for name in names} for interface, names in wanted.items()}

@@ -136,7 +136,7 @@ def _outwards(place: Scope) -> Iterator[Scope]:
 
 @dataclass(frozen=True)
 class _FastExport:
-    name: str
+    name: FastExport
     lift: Lift
 
 
@@ -156,14 +156,11 @@ class _FastImport:
 
 def _place(outside: Scope) -> tuple[Scope, list[_FastExport]]:
     """Where the fast exports are lifted, and how."""
-    ref = outside.component.exports.get(names.LIFECYCLE)
-    if ref is None or ref.sort != "instance":
-        raise Declined("it does not export the lifecycle")
     place: Scope | None = None
     found: list[_FastExport] = []
-    for name in names.FAST_EXPORTS:
+    for name, interface in names.FAST_EXPORTS.items():
         try:
-            where, lift = _lift(outside, ref, name)
+            where, lift = _lift(outside, interface, name)
             if place is not None and not _together(place, found[0].lift, where, lift):
                 raise Declined(f"{name} is elsewhere")
         except Declined:
@@ -183,8 +180,11 @@ def _together(place: Scope, first: Lift, where: Scope, lift: Lift) -> bool:
     return memories[0] == memories[1]
 
 
-def _lift(outside: Scope, lifecycle: Ref, name: str) -> tuple[Scope, Lift]:
-    at = export_of(outside, lifecycle, name)
+def _lift(outside: Scope, interface: str, name: str) -> tuple[Scope, Lift]:
+    ref = outside.component.exports.get(interface)
+    if ref is None or ref.sort != "instance":
+        raise Declined(f"it does not export the {'lifecycle' if interface == names.LIFECYCLE else interface}")
+    at = export_of(outside, ref, name)
     if at is None:
         raise Declined(f"{name} is not to be found")
     where, _, item = resolve(*at)
@@ -193,7 +193,7 @@ def _lift(outside: Scope, lifecycle: Ref, name: str) -> tuple[Scope, Lift]:
     options = item.options
     if not options.plain or options.encoding != "utf8" or options.memory is None or options.realloc is None:
         raise Declined(f"{name} is not lifted with UTF-8, a memory and an allocator")
-    if not suits_export(names.functions()[names.LIFECYCLE][name]):
+    if not suits_export(names.functions()[interface][name]):
         raise Declined(f"{name} has a type no adapter is made for")
     return where, item
 
@@ -438,7 +438,7 @@ def _append(place: Scope, lifts: list[_FastExport], imports: list[_FastImport]) 
         assert each.lift.options.realloc is not None
         number = reallocs.number(each.lift.options.realloc)
         post = each.lift.options.post_return is not None
-        exported.append(AdapterExport(each.name, functions[names.LIFECYCLE][each.name], number, post))
+        exported.append(AdapterExport(each.name, functions[names.FAST_EXPORTS[each.name]][each.name], number, post))
     for one in imports:
         given = one.options.realloc
         realloc = None if given is None else reallocs.number(given)

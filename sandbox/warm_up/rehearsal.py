@@ -25,7 +25,8 @@ from sandbox.wire.bridge_ops import ANSWER, Op
 from sandbox.wire.supervisor_frames import WorkerSpec, to_spec
 
 LIVES, PLAIN_LIVES = 8, 2
-ROUNDS = 3
+ROUNDS, ASKS = 3, 2
+"""Messages in a life, and questions to the router in each."""
 _ME = ComponentId("warm", "up")
 
 
@@ -49,8 +50,8 @@ def rehearse(engine: Any, linker: Any) -> None:
         for life in range(LIVES):
             # Both paths across the boundary, the general one first: what most workers run is to be the last that ran.
             component, fast = (plain, []) if life < PLAIN_LIVES else (patched, [*FAST_EXPORTS])
-            _live(engine, linker, component, fast, bridge_far, router_far, life * ROUNDS)
-        guest = Guest(engine, linker, patched, Limits(memory=4 << 20), FAST_EXPORTS)
+            _live(engine, linker, component, fast, bridge_far, router_far, life * ROUNDS * ASKS)
+        guest = Guest(engine, linker, patched, Limits(memory=4 << 20), [*FAST_EXPORTS])
         try:
             guest.handle_message(frames.Deliver(0, _ME, 1, 2), b"trap")
         except GuestFailed as failure:
@@ -81,16 +82,19 @@ def _live(
     guest.initialize(first, None)
     metadata = guest.metadata()
     links.router.send(frames.Ready(metadata, guest.health()))
-    for number in range(asked + 1, asked + ROUNDS + 1):
+    for number in range(asked + 1, asked + ASKS * ROUNDS + 1, ASKS):
         frame = frames.Deliver(number, _ME, 1, 2, "0" * 32, None, "text/plain")
         _lay_out(bridge, router, frame)
         links.router.receive()
+        links.hand = frame
         reply, error = guest.handle_message(frame, b"go")
         if reply != b"go" or error:
             raise RuntimeError(f"the warm-up component answered {reply!r} {error!r}")
         links.router.send(frames.Reply(number, True, "", guest.fuel_used()), reply)
         _drain(bridge, router)
     guest.handle_callback(frames.Callback(1, _ME, 1, 2), b"")
+    guest.handle_topic(frames.Publication(1, _ME, 1, 2, "warm.up"), b"")
+    links.hand = None
     guest.shutdown()
 
 
@@ -98,7 +102,7 @@ def _lay_out(bridge: socket.socket, router: socket.socket, frame: frames.Deliver
     """Write what the worker will read: the message, and the answers to what its guest will ask, in that order."""
     for op, value in ((Op.LOG, None), (Op.STORAGE_GET, b"v"), (Op.STORAGE_SET, None), (Op.FS_READ, b"x" * 64)):
         packet.send_message(bridge, op | ANSWER, msgspec.msgpack.encode([0, value]))
-    for message, payload in ((frame, b"go"), (frames.Ack(frame.id, 0), b"")):
+    for message, payload in ((frame, b"go"), *((frames.Ack(frame.id + number, 0), b"") for number in range(ASKS))):
         router.sendall(zmtp.encode_message([msgspec.msgpack.encode(message), payload]))
 
 

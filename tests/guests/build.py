@@ -29,6 +29,7 @@ from airssys.componentize import ComponentizeError, componentize  # noqa: E402
 
 LIFECYCLE = ROOT / "supervisor/selftest/guest/lifecycle.wat"
 TEMPLATE = ROOT / "sdk/c/templates/osl-host.wasm"
+TOPICS_TEMPLATE = ROOT / "sdk/c/templates/topic-host.wasm"
 MARKS = ("imports", "core", "exports")
 """Places in lifecycle.wat, and names of the files whose text goes there."""
 
@@ -47,6 +48,12 @@ def compiled(directory: Path) -> dict[str, bytes]:
 def in_c(directory: Path) -> dict[str, bytes]:
     """A guest in C."""
     return {"component.wasm": componentize(TEMPLATE.read_bytes(), compile_core(directory / "component.c"))}
+
+
+def with_topics(directory: Path) -> dict[str, bytes]:
+    """A guest in C that may call everything and exports the handler of topics."""
+    core = compile_core(directory / "component.c")
+    return {"component.wasm": componentize(TOPICS_TEMPLATE.read_bytes(), core)}
 
 
 def in_zig(directory: Path) -> dict[str, bytes]:
@@ -98,7 +105,7 @@ GUESTS: dict[str, Callable[[Path], dict[str, bytes]]] = {
     "echo-zig": in_zig,
     "extra-export": completed,
     "hostile": in_c,
-    "kitchen": in_c,
+    "kitchen": with_topics,
     "no-lifecycle": assembled,
     "probe": compiled,
     "start-spin": completed,

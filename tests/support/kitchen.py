@@ -31,6 +31,15 @@ from sandbox.abi.types import (
 )
 from sandbox.types import MAX_NAME, ComponentId
 from sandbox.wire.bridge_ops import Op
+from sandbox.wire.router_frames import (
+    FAILURES,
+    MAX_CONTENT_TYPE,
+    MAX_KEY,
+    MAX_TOPIC,
+    MAX_TTL_MS,
+    PRIORITIES,
+    Options,
+)
 from sandbox.wit_resolve import Resolver
 
 _NAMES = """
@@ -41,10 +50,12 @@ _NAMES = """
     host-services.list-components host-services.get-component-metadata
     filesystem.read filesystem.read-range filesystem.write filesystem.append filesystem.delete
     filesystem.make-directory filesystem.list filesystem.stat filesystem.rename
+    messaging.send messaging.request messaging.publish messaging.subscribe messaging.unsubscribe messaging.defer
+    messaging.reply messaging.fail messaging.current timers.send-after timers.send-every timers.cancel
 """
 NUMBERS = {name: number for number, name in enumerate(_NAMES.split())}
 """The guest's number for each function of the host."""
-MESSAGE, CALLBACK, FAIL, NONE, REFUSE_NEXT = range(64, 69)
+MESSAGE, CALLBACK, FAIL, NONE, REFUSE_NEXT, INFO = range(64, 70)
 """What it can be told about itself."""
 _INTEGERS = {"u8": "<B", "u16": "<H", "u32": "<I", "u64": "<Q"}
 
@@ -205,6 +216,8 @@ _OPS = {
 }
 BRIDGED = tuple(_OPS)
 """Functions that are one request to the bridge."""
+TYPED = tuple(name for name in NUMBERS if name.partition(".")[0] in ("messaging", "timers") and "current" not in name)
+"""Functions of `airssys:messaging` that are one question to the router."""
 ROUTED = (
     "host-messaging.send",
     "host-messaging.request",
@@ -278,3 +291,58 @@ def router_question(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def cut(component: tuple[str, str, str]) -> tuple[str, ...]:
     """An id as the worker passes it on."""
     return tuple(part[: MAX_NAME + 1] for part in component)
+
+
+# -- airssys:messaging ------------------------------------------------------------------------------------------------
+
+_FRAMES = {
+    "messaging.send": "Send",
+    "messaging.request": "Request",
+    "messaging.publish": "Publish",
+    "messaging.subscribe": "Subscribe",
+    "messaging.unsubscribe": "Unsubscribe",
+    "messaging.defer": "Defer",
+    "messaging.reply": "Respond",
+    "messaging.fail": "Respond",
+    "timers.send-after": "SetTimer",
+    "timers.send-every": "SetTimer",
+    "timers.cancel": "CancelTimer",
+}
+
+
+def typed_question(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """What the router is asked; None when the worker answers by itself, because the router could not read it."""
+    frame, given = _FRAMES[name], list(arguments)
+    payload = b""
+    if name in ("messaging.send", "messaging.request", "messaging.publish"):
+        priority, ttl, key, kind = given.pop()
+        if len(key) > MAX_KEY or (kind is not None and len(kind) > MAX_CONTENT_TYPE):
+            return None
+        number = PRIORITIES.index(priority)
+        given.append(Options(number, min(ttl, MAX_TTL_MS), key, kind))
+        payload = given.pop(1)
+        given[0] = given[0] if name == "messaging.publish" else ComponentId(*cut(given[0]))
+    elif frame in ("Respond", "SetTimer"):
+        payload = given.pop()
+    if frame in ("Publish", "Subscribe", "Unsubscribe") and len(given[0]) > MAX_TOPIC:
+        return None
+    if frame == "SetTimer":
+        if given[0] > MAX_TTL_MS:
+            return None
+        given.append(name == "timers.send-every")
+    if frame in ("Respond", "CancelTimer"):
+        given[0] = given[0][:64]
+    if frame == "Respond":
+        given.append("" if name == "messaging.reply" else str(payload)[:4096] or "failed")
+        payload = b"" if name == "messaging.fail" else payload
+    return frame, *given, payload
+
+
+def typed_answer(result: Any) -> dict[str, Any]:
+    """What the router says so that the result is `result`."""
+    if isinstance(result, Err):
+        reason, text = result.value
+        return {"case": 1 + FAILURES.index(reason), "text": text}
+    if isinstance(result.value, int):
+        return {"case": 0, "number": result.value}
+    return {"case": 0, "text": result.value or ""}

@@ -129,6 +129,14 @@ class Running:
         frame = frames.Callback(*msgspec.structs.astuple(deliver(**fields))[:7])
         return self._alive(self.use().handle_callback, frame, payload)
 
+    def topic(self, topic: str, payload: bytes, **fields: Any) -> str:
+        """`handle-topic`: the error, "" without one. Raises GuestFailed."""
+        told = deliver(**fields)
+        frame = frames.Publication(
+            told.id, told.sender, told.seconds, told.nanoseconds, topic, told.content_type, told.deliveries
+        )
+        return self._alive(self.use().handle_topic, frame, payload)
+
     def _alive(self, call: Callable[..., _T], *arguments: Any) -> _T:
         try:
             return call(*arguments)

@@ -34,7 +34,9 @@ def committed(path: str) -> bytes:
 
 
 READER = committed("examples/logclean/reader/component.wasm")
-ALL_IMPORTS = committed("sdk/c/templates/osl-host.wasm")
+ALL_IMPORTS = committed("sdk/c/templates/topic-host.wasm")
+LIFECYCLE_ALONE = ("handle-message", "handle-callback")
+"""What is fast of a component without a handler of topics."""
 WITH_LIBC = committed("tests/guests/wasi-libc/component.wasm")
 FITTING = {
     "reader": READER,
@@ -88,10 +90,11 @@ def test_the_fast_functions_are_the_interfaces_own() -> None:
     for interface, functions in names.FAST_IMPORTS.items():
         own = list(served[interface].functions)
         assert (["log"] if "host-services" in interface else own) == list(functions)
-    assert set(names.FAST_EXPORTS) <= set(contract.load().exports[names.LIFECYCLE].functions)
+    exported = contract.load().exports
+    assert all(name in exported[interface].functions for name, interface in names.FAST_EXPORTS.items())
+    exports = {names.LIFECYCLE: LIFECYCLE_ALONE, names.TOPIC_HANDLER: ("handle-topic",)}
     assert {interface: list(functions) for interface, functions in names.functions().items()} == {
-        interface: list(functions)
-        for interface, functions in {names.LIFECYCLE: names.FAST_EXPORTS, **names.FAST_IMPORTS}.items()
+        interface: list(functions) for interface, functions in {**exports, **names.FAST_IMPORTS}.items()
     }
 
 
@@ -100,7 +103,7 @@ def test_types_are_the_originals_but_for_reserved_names(engine: wasmtime.Engine,
     """Patched, it compiles, keeps to the contract, and imports and exports what it did, with the same types."""
     wasm = FITTING[name]
     patched = patch(wasm)
-    assert names.FAST_EXPORTS == patched.exports
+    assert LIFECYCLE_ALONE == patched.exports
     assert facts(engine, wasm) == facts(engine, patched.wasm, added_by(patched))
     assert signatures(engine, wasm) == signatures(engine, patched.wasm)
     exports = wt.Component(engine, patched.wasm).type.exports(engine)
@@ -111,6 +114,7 @@ def test_which_imports_are_intercepted() -> None:
     """All that the template for C calls through its table; of a real component what it imports; none where there is
     nothing to intercept."""
     assert {interface: tuple(each) for interface, each in names.FAST_IMPORTS.items()} == patch(ALL_IMPORTS).imports
+    assert tuple(names.FAST_EXPORTS) == patch(ALL_IMPORTS).exports
     imports = patch(READER).imports
     used = {"airssys:core/host-messaging@1.0.0": ("request",), "airssys:osl/filesystem@0.1.0": ("read-range", "list")}
     assert used == imports
@@ -170,7 +174,7 @@ def test_a_component_without_lifecycle_is_declined() -> None:
 def test_components_of_large_toolchains(name: str) -> None:
     """Those that were built on this machine are patched, nested as they are, with all imports they can call."""
     patched = patch(heavy_guests.cached(name))
-    assert names.FAST_EXPORTS == patched.exports
+    assert LIFECYCLE_ALONE == patched.exports
     if not name.startswith(("wasi-rust", "wasi-go")):  # these import nothing but WASI
         assert {"airssys:core/storage@1.0.0", "airssys:core/host-messaging@1.0.0"} <= set(patched.imports)
 
@@ -245,7 +249,7 @@ def test_two_memories(engine: wasmtime.Engine) -> None:
     again = {more: more + '(alias core export $code "memory" (core memory $again))'}
     again[CALLBACK] = CALLBACK.replace("(memory $memory)", "(memory $again)")
     patched = patch(lifted.component(again))
-    assert names.FAST_EXPORTS == patched.exports
+    assert LIFECYCLE_ALONE == patched.exports
     wt.Component(engine, patched.wasm)
 
 
@@ -259,7 +263,7 @@ def test_an_instance_put_together_by_hand(engine: wasmtime.Engine) -> None:
         {export: f"{aliases} (instance $again {exports}) {export.replace('$lifecycle', '$again')}"}, storage=True
     )
     patched = patch(bytes(wasmtime.wat2wasm(text)))
-    assert names.FAST_EXPORTS == patched.exports
+    assert LIFECYCLE_ALONE == patched.exports
     assert {STORAGE: ("get", "exists")} == patched.imports
 
 
@@ -276,7 +280,7 @@ def test_an_import_that_is_not_handed_on_as_it_is(engine: wasmtime.Engine) -> No
     assert old in text
     wasm = bytes(wasmtime.wat2wasm(text.replace(old, made)))
     patched = patch(wasm)
-    assert ({}, names.FAST_EXPORTS) == (patched.imports, patched.exports)
+    assert ({}, LIFECYCLE_ALONE) == (patched.imports, patched.exports)
     assert facts(engine, wasm) == facts(engine, patched.wasm, added_by(patched))
 
 

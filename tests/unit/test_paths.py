@@ -21,6 +21,7 @@ from sandbox.abi.types import Case, Err, ResultType, VariantType
 from sandbox.guest import GuestFailed
 from sandbox.types import LARGEST_GENERAL, ComponentId, Outcome
 from sandbox.wire.bridge_ops import Op
+from sandbox.wire.router_frames import FAILURES
 
 pytestmark = pytest.mark.block1_runtime
 
@@ -157,6 +158,52 @@ def test_what_the_router_does(guest: paths.Running, name: str, data: st.DataObje
     expected = kitchen.written(kitchen.functions()[name].result, result)
     assert (expected, "") == guest.message(kitchen.call(name, *arguments))
     assert [kitchen.router_question(name, arguments)] == guest.peers.take()
+
+
+@pytest.mark.parametrize("name", kitchen.TYPED)
+@settings(max_examples=40)
+@given(st.data())
+def test_what_the_router_does_of_messaging(guest: paths.Running, name: str, data: st.DataObject) -> None:
+    """The same for the package airssys:messaging; what the router could not read is refused before it is asked."""
+    arguments, result = data.draw(calls(name))
+    question = kitchen.typed_question(name, arguments)
+    guest.peers.ack = kitchen.typed_answer(result)
+    guest.peers.take()
+    answer, error = guest.message(kitchen.call(name, *arguments))
+    if question is None:
+        assert (b"\1" + bytes([FAILURES.index("invalid")]), "", []) == ((answer or b"")[:2], error, guest.peers.take())
+    else:
+        assert (kitchen.written(kitchen.functions()[name].result, result), "") == (answer, error)
+        assert [question] == guest.peers.take()
+
+
+@pytest.mark.parametrize("reason", FAILURES)
+def test_every_reason_of_a_failure(guest: paths.Running, reason: str) -> None:
+    """Not one reason is mistaken for another, and each call tells the one it was answered."""
+    for name in kitchen.TYPED:
+        arguments = tuple(_least(member) for _, member in kitchen.functions()[name].parameters)
+        result = Err((reason, "why"))
+        guest.peers.ack = kitchen.typed_answer(result)
+        expected = kitchen.written(kitchen.functions()[name].result, result)
+        assert (expected, "") == guest.message(kitchen.call(name, *arguments)), name
+
+
+@given(FIELDS, kitchen.TEXT, kitchen.BLOB)
+def test_a_publication_arrives_whole(guest: paths.Running, fields: dict[str, Any], topic: str, payload: bytes) -> None:
+    """Topic and message are what the guest finds; there is no correlation and nobody to reply to."""
+    assert "" == guest.topic(topic, payload, **fields)
+    plain = {key: value for key, value in fields.items() if key not in ("correlation", "reply_to")}
+    length = len(topic.encode()).to_bytes(4, "little")
+    expected = length + topic.encode() + kitchen.message(fields.get("sender", paths.ASKER), payload, plain)
+    assert (expected, "") == guest.message(bytes([kitchen.CALLBACK]))
+
+
+def test_a_component_without_the_handler(guest: paths.Running) -> None:
+    """One that exports no topic-handler says so of a publication, and goes on; one that has it is positive control."""
+    assert "" == guest.topic("a.b", b"x")
+    with paths.running("echo", guest.path) as echo:
+        assert "the component exports no topic-handler" == echo.topic("a.b", b"x")
+        assert (b"y", "") == echo.message(b"y")
 
 
 def test_every_error_case_of_every_function(guest: paths.Running) -> None:

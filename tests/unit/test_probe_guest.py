@@ -110,15 +110,20 @@ def test_guests_are_small_named_and_silent_about_their_builder(name: str) -> Non
 
 
 def test_probe_imports_every_function(engine: wasmtime.Engine) -> None:
-    """The probe uses all that the host serves beside WASI, so no host function stays untested for want of a caller."""
+    """The probe uses all that the host serves beside WASI and messaging, and the kitchen what it serves of that, so no
+    host function stays untested for want of a caller."""
     facts = contract.check_component(component(engine, "probe").type, engine)
+    kitchen = contract.check_component(component(engine, "kitchen").type, engine)
     served = {
         name: sorted(s.functions)
         for name, s in contract.load().imports.items()
         if s.functions and not name.startswith("wasi:")
     }
-    assert served == {name: functions for name, functions in facts.imports.items() if functions}
-    assert [LIFECYCLE] == facts.exports
+    assert served == {name: functions for name, functions in kitchen.imports.items() if functions}
+    messaging = {name for name in served if name.startswith("airssys:messaging/")}
+    assert served.keys() - messaging == {name for name, functions in facts.imports.items() if functions}
+    assert all(served[name] == functions for name, functions in facts.imports.items() if functions)
+    assert ([LIFECYCLE], [LIFECYCLE, contract.TOPIC_HANDLER]) == (facts.exports, kitchen.exports)
 
 
 def test_extra_exports_are_harmless(engine: wasmtime.Engine) -> None:

@@ -2,6 +2,7 @@
 // components that may use all of the world airssys:osl/osl-host. A component for review wants a template of its own
 // that holds only what it calls (scripts/make-template).
 #include "../airssys_guest.h"
+#include "../airssys_messaging.h"
 
 static union {
     airssys_messaging_result_t messaging;
@@ -18,6 +19,10 @@ static union {
     airssys_result_bytes_t bytes;
     airssys_result_entries_t entries;
     airssys_result_stat_t stat;
+    airssys_failed_t failed;
+    airssys_failed_text_t failed_text;
+    airssys_failed_count_t failed_count;
+    airssys_current_t current;
 } result;
 
 AIRSSYS_EXPORT("handle-message") airssys_result_option_bytes_t *handle_message(const airssys_message_t *message) {
@@ -52,8 +57,29 @@ AIRSSYS_EXPORT("handle-message") airssys_result_option_bytes_t *handle_message(c
     airssys_fs_list(SPREAD(text), &result.entries);
     airssys_fs_stat(SPREAD(text), &result.stat);
     airssys_fs_rename(SPREAD(text), SPREAD(text), &result.unit);
+#ifdef TOPIC_HOST
+    airssys_mail_send(SPREAD_ID(*id), SPREAD(text), AIRSSYS_OPTIONS(AIRSSYS_NORMAL), &result.failed);
+    airssys_mail_request(SPREAD_ID(*id), SPREAD(text), 1, AIRSSYS_OPTIONS(AIRSSYS_NORMAL), &result.failed_text);
+    airssys_publish(SPREAD(text), SPREAD(text), AIRSSYS_OPTIONS(AIRSSYS_NORMAL), &result.failed_count);
+    airssys_subscribe(SPREAD(text), &result.failed);
+    airssys_unsubscribe(SPREAD(text), &result.failed);
+    airssys_defer(&result.failed_text);
+    airssys_reply_later(SPREAD(text), SPREAD(text), &result.failed);
+    airssys_fail_later(SPREAD(text), SPREAD(text), &result.failed);
+    airssys_current(&result.current);
+    airssys_send_after(1, SPREAD(text), &result.failed_text);
+    airssys_send_every(1, SPREAD(text), &result.failed_text);
+    airssys_cancel_timer(SPREAD(text), &result.failed);
+#endif
     return airssys_reply(text);
 }
+
+#ifdef TOPIC_HOST
+AIRSSYS_TOPIC_HANDLER airssys_result_t *handle_topic(const airssys_publication_t *publication) {
+    (void)publication;
+    return airssys_done();
+}
+#endif
 
 AIRSSYS_EXPORT("metadata") airssys_component_metadata_t *metadata(void) {
     static airssys_component_metadata_t about;

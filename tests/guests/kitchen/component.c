@@ -2,17 +2,21 @@
 // answered; or replies what it was itself given. The first byte of a message is one of the numbers below, the arguments
 // follow as wire.h writes them; the reply is the function's result in the same writing.
 #include "wire.h"
+#include "../../../sdk/c/airssys_messaging.h"
 
 enum {
     GET, SET, DELETE, EXISTS, LIST_KEYS, USAGE,                                              // storage
     SEND, REQUEST, CANCEL_REQUEST, BROADCAST, SELF_ID,                                       // host-messaging
     LOG, CURRENT_TIME, CURRENT_TIME_MILLIS, SLEEP_MILLIS, LIST_COMPONENTS, GET_COMPONENT_METADATA,   // host-services
     FS_READ, FS_READ_RANGE, FS_WRITE, FS_APPEND, FS_DELETE, FS_MAKE_DIRECTORY, FS_LIST, FS_STAT, FS_RENAME,  // files
+    MAIL_SEND, MAIL_REQUEST, PUBLISH, SUBSCRIBE, UNSUBSCRIBE, DEFER, REPLY, FAIL_LATER, CURRENT,             // messaging
+    SEND_AFTER, SEND_EVERY, CANCEL,                                                                          // timers
     MESSAGE = 64,   // replies this whole message
-    CALLBACK,       // replies the last callback's whole message
+    CALLBACK,       // replies the last callback's, or publication's, whole message; of a publication after its topic
     FAIL,           // CASE TEXT: that wasm-error
     NONE,           // replies none
-    REFUSE_NEXT,    // CASE TEXT: the next callback returns that wasm-error
+    REFUSE_NEXT,    // CASE TEXT: the next callback or publication returns that wasm-error
+    INFO,           // replies what CURRENT was in that callback or publication
 };
 
 static airssys_result_t result;
@@ -140,6 +144,115 @@ static void self_id(void) {
     put_id(&id);
 }
 
+// -- messages beyond the core ------------------------------------------------------------------------------------------
+
+typedef struct {
+    int32_t priority, has_type;
+    uint64_t ttl;
+    airssys_bytes_t key, type;
+} options_t;
+
+#define SPREAD_OPTIONS(o) (o).priority, (o).ttl, SPREAD((o).key), (o).has_type, SPREAD((o).type)
+
+static options_t take_options(void) {
+    options_t given = {0};
+    given.priority = take_u8();
+    given.ttl = take_u64();
+    given.key = take_bytes();
+    given.has_type = take_u8();
+    if (given.has_type) given.type = take_bytes();
+    return given;
+}
+
+static void put_failure(const airssys_failure_t *failure) {
+    put_u8(failure->reason);
+    put_bytes(failure->text);
+}
+
+static void put_failed(const airssys_failed_t *done) {
+    begin();
+    put_u8(done->is_error);
+    if (done->is_error) put_failure(&done->error);
+}
+
+static void put_failed_text(const airssys_failed_text_t *text) {
+    begin();
+    put_u8(text->is_error);
+    if (text->is_error) put_failure(&text->error);
+    else put_bytes(text->ok);
+}
+
+static void mail_send(void) {
+    airssys_failed_t done;
+    airssys_component_id_t target = take_id();
+    airssys_bytes_t payload = take_bytes();
+    options_t options = take_options();
+    airssys_mail_send(SPREAD_ID(target), SPREAD(payload), SPREAD_OPTIONS(options), &done);
+    put_failed(&done);
+}
+
+static void mail_request(void) {
+    airssys_failed_text_t asked;
+    airssys_component_id_t target = take_id();
+    airssys_bytes_t payload = take_bytes();
+    uint64_t timeout = take_u64();
+    options_t options = take_options();
+    airssys_mail_request(SPREAD_ID(target), SPREAD(payload), timeout, SPREAD_OPTIONS(options), &asked);
+    put_failed_text(&asked);
+}
+
+static void publish(void) {
+    airssys_failed_count_t count;
+    airssys_bytes_t topic = take_bytes(), payload = take_bytes();
+    options_t options = take_options();
+    airssys_publish(SPREAD(topic), SPREAD(payload), SPREAD_OPTIONS(options), &count);
+    begin();
+    put_u8(count.is_error);
+    if (count.is_error) put_failure(&count.error);
+    else put_u32(count.ok);
+}
+
+static void with_text(void (*function)(const uint8_t *, size_t, airssys_failed_t *)) {
+    airssys_failed_t done;
+    airssys_bytes_t text = take_bytes();
+    function(SPREAD(text), &done);
+    put_failed(&done);
+}
+
+static void defer(void) {
+    airssys_failed_text_t token;
+    airssys_defer(&token);
+    put_failed_text(&token);
+}
+
+static void later(void (*function)(const uint8_t *, size_t, const uint8_t *, size_t, airssys_failed_t *)) {
+    airssys_failed_t done;
+    airssys_bytes_t token = take_bytes(), payload = take_bytes();
+    function(SPREAD(token), SPREAD(payload), &done);
+    put_failed(&done);
+}
+
+static void set_timer(void (*function)(uint64_t, const uint8_t *, size_t, airssys_failed_text_t *)) {
+    airssys_failed_text_t timer;
+    uint64_t delay = take_u64();
+    airssys_bytes_t payload = take_bytes();
+    function(delay, SPREAD(payload), &timer);
+    put_failed_text(&timer);
+}
+
+static void put_current(void) {
+    airssys_current_t info;
+    airssys_current(&info);
+    begin();
+    put_u8(info.some);
+    if (!info.some) return;
+    put_u64(info.value.id);
+    put_u8(info.value.priority);
+    put_u32(info.value.deliveries);
+    put_u8(info.value.failure.some);
+    if (info.value.failure.some) put_failure(&info.value.failure.value);
+}
+
 // -- services ----------------------------------------------------------------------------------------------------------
 
 static void log_line(void) {
@@ -264,8 +377,8 @@ static void fs_stat(void) {
 
 // -- lifecycle ---------------------------------------------------------------------------------------------------------
 
-static uint8_t kept[512 * 1024];  // the last callback outlives its call
-static size_t kept_len;
+static uint8_t kept[512 * 1024], info[32 * 1024];  // the last callback outlives its call
+static size_t kept_len, info_len;
 static airssys_result_t refusal;
 static uint8_t refusal_text[4096];
 
@@ -322,6 +435,18 @@ AIRSSYS_EXPORT("handle-message") airssys_result_option_bytes_t *handle_message(c
     case FS_LIST: fs_list(); break;
     case FS_STAT: fs_stat(); break;
     case FS_RENAME: fs_with_data(airssys_fs_rename); break;
+    case MAIL_SEND: mail_send(); break;
+    case MAIL_REQUEST: mail_request(); break;
+    case PUBLISH: publish(); break;
+    case SUBSCRIBE: with_text(airssys_subscribe); break;
+    case UNSUBSCRIBE: with_text(airssys_unsubscribe); break;
+    case DEFER: defer(); break;
+    case REPLY: later(airssys_reply_later); break;
+    case FAIL_LATER: later(airssys_fail_later); break;
+    case CURRENT: put_current(); break;
+    case SEND_AFTER: set_timer(airssys_send_after); break;
+    case SEND_EVERY: set_timer(airssys_send_every); break;
+    case CANCEL: with_text(airssys_cancel_timer); break;
     case MESSAGE:
         begin();
         put_message(message);
@@ -329,6 +454,10 @@ AIRSSYS_EXPORT("handle-message") airssys_result_option_bytes_t *handle_message(c
     case CALLBACK:
         begin();
         put(kept, kept_len);
+        break;
+    case INFO:
+        begin();
+        put(info, info_len);
         break;
     case FAIL: return failed();
     case NONE:
@@ -340,16 +469,34 @@ AIRSSYS_EXPORT("handle-message") airssys_result_option_bytes_t *handle_message(c
     return finish();
 }
 
-AIRSSYS_EXPORT("handle-callback") airssys_result_t *handle_callback(const airssys_message_t *message) {
-    begin();
-    put_message(message);
-    kept_len = airssys_top - start;
-    if (kept_len > sizeof kept) __builtin_trap();
-    __builtin_memcpy(kept, (const uint8_t *)start, kept_len);
+static size_t keep(uint8_t *where, size_t size) {
+    size_t length = airssys_top - start;
+    if (length > size) __builtin_trap();
+    __builtin_memcpy(where, (const uint8_t *)start, length);
+    return length;
+}
+
+static airssys_result_t *noted(void) {
+    kept_len = keep(kept, sizeof kept);
+    put_current();
+    info_len = keep(info, sizeof info);
     airssys_result_t *answer = airssys_done();
     *answer = refusal;
     refusal.is_error = 0;
     return answer;
+}
+
+AIRSSYS_EXPORT("handle-callback") airssys_result_t *handle_callback(const airssys_message_t *message) {
+    begin();
+    put_message(message);
+    return noted();
+}
+
+AIRSSYS_TOPIC_HANDLER airssys_result_t *handle_topic(const airssys_publication_t *publication) {
+    begin();
+    put_bytes(publication->topic);
+    put_message(&publication->message);
+    return noted();
 }
 
 AIRSSYS_EXPORT("metadata") airssys_component_metadata_t *metadata(void) {
