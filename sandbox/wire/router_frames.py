@@ -390,6 +390,7 @@ class Stop(_Frame, frozen=True):
 
     component: ComponentId
     drain: bool = False  # deliver what is in the mailbox first
+    timeout_ms: int = 0  # for `shutdown` alone; 0: the component's deadline
 
 
 class Submit(_Frame, frozen=True):

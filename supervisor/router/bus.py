@@ -7,6 +7,7 @@ comes back under a new routing id and sends its routes again; workers and mailbo
 from __future__ import annotations
 
 import functools
+import time
 
 import msgspec
 
@@ -61,25 +62,26 @@ class Bus:
                 self._route(frame)
             case Query():
                 self._delivery.control = peer
-                states = [_state(component) for component in self._table.components.values()]
+                now = time.monotonic()
+                states = [_state(component, now) for component in self._table.components.values()]
                 self._delivery.to_bus(peer, State(frame.id, states, dict(self._table.counters)))
             case Unroute() | Stop() | CheckHealth():
                 component = self._table.components.get(frame.component)
                 if component is None:
                     self._table.counters["unknown-on-bus"] += 1
                 elif isinstance(frame, Unroute):
-                    self._delivery.remove(component)
+                    self._delivery.lives.remove(component)
                 elif isinstance(frame, Stop):
-                    self._delivery.stop(component, frame.drain)
+                    self._delivery.lives.stop(component, frame.drain, frame.timeout_ms)
                 else:
-                    self._delivery.check_health(component)
+                    self._delivery.lives.check_health(component, frame.timeout_ms)
 
     def _route(self, frame: Route) -> None:
         component, new = self._table.put(frame)
         if not new:
             return
         for worker in sorted(self._table.waiting_for(frame.component), key=lambda worker: worker.incarnation):
-            self._delivery.adopt(component, worker)
+            self._delivery.lives.adopt(component, worker)
 
     def _settings(self, frame: Settings) -> None:
         self._table.settings = frame
@@ -105,19 +107,26 @@ class Bus:
         self._delivery.to_bus(peer, frame, result.payload)
 
 
-def _state(component: Component) -> RouteState:
+def _state(component: Component, now: float) -> RouteState:
     worker = component.worker
     return RouteState(
         component=component.id,
         attached=None if worker is None else worker.incarnation,
-        ready=worker is not None and worker.accepts_messages,
+        ready=component.ready,
         health=component.health,
         depth=len(component.mailbox),
         delivered=component.delivered,
         failed=component.failed,
         denied=component.denied,
         busy=worker is not None and worker.hand is not None,
+        waiting_bytes=component.mailbox.bytes,
         sent=component.sent,
+        dropped=component.dropped,
+        expired=component.expired,
+        redelivered=component.redelivered,
+        dead=component.dead,
+        rate=component.meter.rate(now),
         subscriptions=sorted(component.subscriptions),
         timers=component.alarms,
+        breaker="" if component.breaker is None else component.breaker.state(now),
     )

@@ -7,14 +7,18 @@ deadline, a cancellation, the end of its requester. Whoever closes it first answ
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import NORMAL
 from supervisor.router.timers import Timer
+
+if TYPE_CHECKING:
+    from supervisor.router.retries import Asleep
+    from supervisor.router.waiting import Waiter
 
 MAX_SUBMITS = 10_000
 """Requests from outside open at one time, over all targets."""
@@ -47,7 +51,14 @@ class Pending(msgspec.Struct, eq=False):
     outside: Answer | None = None
     message: int = 0  # id of the request's message
     timer: Timer | None = None
+    wait_ms: int = 0
+    deadline: float = float("inf")  # monotonic seconds
     priority: int = NORMAL  # of the request, and so of its callback
+    queued: bool = False  # its message is in the target's mailbox
+    waiter: Waiter | None = None  # its message waits for room there
+    asleep: Asleep | None = None  # its message waits for the next attempt
+    attempts: int = 0  # that failed
+    ticket: int = 0  # of the target's breaker
     token: str = ""  # its reply was deferred, and is given with this by ...
     holder: int = 0  # ... the worker with this incarnation
 
@@ -65,6 +76,9 @@ class Correlations:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(self._open.values())
 
     def open(self, target: ComponentId, *, incarnation: int = 0, outside: Answer | None = None) -> Pending:
         """A new request with an id nobody can guess (128 bits, hexadecimal)."""
@@ -88,10 +102,7 @@ class Correlations:
             if not mine:
                 del self._by_worker[pending.incarnation]
         if pending.token:
-            theirs = self._deferred[pending.holder]
-            del theirs[pending.token]
-            if not theirs:
-                del self._deferred[pending.holder]
+            self.undefer(pending)
         return True
 
     def is_open(self, pending: Pending) -> bool:
@@ -103,6 +114,14 @@ class Correlations:
         pending.token, pending.holder = secrets.token_hex(16), holder
         self._deferred.setdefault(holder, {})[pending.token] = pending
         return pending.token
+
+    def undefer(self, pending: Pending) -> None:
+        """The token is worth nothing any more; the request is as it was before `defer`."""
+        theirs = self._deferred[pending.holder]
+        del theirs[pending.token]
+        if not theirs:
+            del self._deferred[pending.holder]
+        pending.token, pending.holder = "", 0
 
     def deferred(self, holder: int, token: str) -> Pending | None:
         """The open request that this worker deferred under this token."""

@@ -1,65 +1,61 @@
-"""The life of a worker as the router sees it, and the way of one message to it and of the answer back.
+"""The way of a message: into its target's mailbox, to the target's worker, and to its end.
 
-    attach -> Initialize -> Ready -> ( message or callback -> Reply | health check -> HealthReply )* -> Shutdown -> end
+One message is in a worker's hand at a time. Its end is one of:
 
-One message is in hand at a time; each step has a deadline, and when it passes the supervisor is asked to kill, once.
-A worker that breaks the protocol is reported the same way and hears nothing more. Its mailbox stays: delivery is at
-most once, the message in hand fails with its worker, what waits is for the next one.
+    the worker's reply         whatever it says, the message was dealt with
+    its time to live is over   a dead letter, `expired`
+    no room                    as the target's overflow policy says; what is shed is a dead letter, `dropped`
+    its worker died            at most once: a dead letter, `undeliverable`; at least once: back to the front of the
+                               mailbox, until it was delivered too often: a dead letter, `poisoned`
+    its component was removed  a dead letter, `undeliverable`
+    nobody waits for it        a request that was answered otherwise, while its message waited
+
+A request among these is delivered again where its target's policy says so (`retries`); when that is over, its requester
+hears of the failure (`requests`). The life of the workers themselves is in `lives`.
 """
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from bridge.audit.client import AuditClient
-from sandbox.kernel.clock import cpu_seconds
-from sandbox.types import START_MS, ComponentId, Outcome
+from bridge.capabilities import covers
+from sandbox.types import ComponentId
 from sandbox.wire.router_frames import (
     Callback,
     Deliver,
-    Ended,
     Event,
     Health,
-    HealthReply,
-    Initialize,
-    Metadata,
     Publication,
-    Ready,
     Reply,
+    Settings,
     Shutdown,
 )
-from sandbox.wire.supervisor_frames import AttachRouter, Detach, EndWorker
-from supervisor.router.channels import Channel, Sent
-from supervisor.router.correlation import Correlations, Pending, Result
+from supervisor.router.breaker import Breaker
+from supervisor.router.channels import Sent
+from supervisor.router.correlation import Pending
+from supervisor.router.dead_letters import DROPPED, EXPIRED, POISONED, UNDELIVERABLE, DeadLetters
+from supervisor.router.deadlines import disarm
+from supervisor.router.lives import MAX_TEXT, Lives
 from supervisor.router.mailbox import NEVER, Message
 from supervisor.router.ports import Port, SupervisorLink
-from supervisor.router.routes import Component, Phase, Table, Worker
+from supervisor.router.requests import Requests
+from supervisor.router.retries import Asleep, again
+from supervisor.router.routes import GUEST_RUNS, Component, Phase, Table, Worker
 from supervisor.router.timers import Timers
+from supervisor.router.traces import Traces
+from supervisor.router.waiting import Waiting
 
-START_SECONDS = START_MS / 1000
-"""Least time a worker has to become ready, seconds."""
-CPU_STEP = 0.005
-"""Least time between two readings of a worker's CPU clock, seconds: how much more than its limit it may use."""
-ERROR_TYPE = "application/vnd.airssys.error+json"
-"""Content type of a failure delivered to `handle-callback`."""
-MAX_TEXT = 16 * 1024
-"""Longest text of a worker passed on, characters."""
-HEALTH = frozenset({"healthy", "degraded", "unhealthy", "unknown"})
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """Payload of a failed request's callback."""
-
-    error: str
-    message: str
+_OUTSIDE = "host"
+"""Namespace of senders that are no components."""
 
 
 class Delivery:
-    """The state machine of every worker.
+    """The router's heart; what it is made of is open to those who build on it.
 
     Args:
         bus: control's ROUTER socket.
@@ -69,105 +65,177 @@ class Delivery:
 
     def __init__(self, bus: Port, supervisor: SupervisorLink, audit: AuditClient) -> None:
         self.table = Table()
-        self.correlations = Correlations()
         self.timers = Timers()
         self.audit = audit
         self.control: bytes | None = None
         """Routing id of the bus peer that is control: the last that sent a `Route` or a `Query`."""
-        self._bus, self._supervisor = bus, supervisor
+        self._bus = bus
         self._last_id = 0
-
-    # -- attach and start -------------------------------------------------------------------------------------
-
-    def attach(self, frame: AttachRouter, channel: Channel[Worker]) -> None:
-        """A checked worker and its channel: initialise it, or wait for its route."""
-        known = self.table.by_incarnation.get(frame.incarnation)
-        if known is not None:
-            # The supervisor starts numbers over only after a loss of its own: the old one is gone.
-            self._finish(known, Outcome.KILLED, "replaced")
-        worker = Worker(channel, frame.component, frame.incarnation, frame.pid)
-        self.table.add(worker)
-        self._arm(worker, START_SECONDS)
-        component = self.table.components.get(frame.component)
-        if component is None:
-            worker.closing = "no route for this component"
-        else:
-            self.adopt(component, worker)
-
-    def adopt(self, component: Component, worker: Worker) -> None:
-        """Bind an attached worker to its component and start it."""
-        worker.home = component
-        worker.limits = component.limits
-        worker.channel.inbound.payload_limit = worker.limits.message_size
-        component.draining = False
-        if component.worker is None:
-            component.worker = worker
-        else:
-            if component.successor is not None:
-                self._retire(component.successor)
-            component.successor = worker
-        limits = worker.limits
-        self._arm(worker, max(limits.deadline_ms / 1000, START_SECONDS), max(limits.cpu_ms / 1000, START_SECONDS))
-        if worker.channel.send(Initialize(component.env, limits, args=component.args)) is Sent.OK:
-            worker.phase = Phase.INITIALIZING
-        else:
-            self._close(worker, "closed its channel")
-
-    def ready(self, worker: Worker, frame: Ready) -> None:
-        """The guest is initialised, or said that it cannot."""
-        component = worker.home
-        if component is None or worker.phase is not Phase.INITIALIZING:
-            self.violation(worker, "Ready out of order")
-            return
-        if frame.health not in HEALTH or (frame.metadata is None and not frame.error):
-            self.violation(worker, "Ready without metadata or with an unknown health")
-            return
-        if frame.error:
-            self._event("init-failed", worker, text=frame.error)
-            self._close(worker, "did not exit after initialisation failed")
-            return
-        component.health = frame.health
-        worker.phase = Phase.IDLE
-        self._disarm(worker)
-        self._note_refusal(worker, frame.memory_refused)
-        self._event("ready", worker, text=frame.health, metadata=frame.metadata)
-        if component.successor is worker:
-            old, component.worker, component.successor = component.worker, worker, None
-            if old is not None:
-                self._retire(old)
-        self.advance(worker)
-
-    def _retire(self, worker: Worker) -> None:
-        """A newer worker has taken over: finish what is in hand, then shut down."""
-        worker.stop, worker.drain = True, False
-        self._forget_requests(worker)
-        self.advance(worker)
-
-    # -- the queue --------------------------------------------------------------------------------------------
+        self.requests = Requests(self.table, self.timers, self.message_id, self._withdraw, self.advance)
+        self.correlations = self.requests.correlations
+        self.dead_letters = DeadLetters(self.table.account, self.table.counters, self._replay, self.message_id)
+        self.traces = Traces(self._living)
+        self.lives = Lives(self, supervisor)
+        self._waiting = Waiting(self.timers, self.table.account, self._admit)
+        self.table.on_settings.append(self._configured)
+        self.table.on_route.append(self._routed)
 
     def message_id(self) -> int:
         """A number no other message has."""
         self._last_id += 1
         return self._last_id
 
+    # -- what the host's configuration says -----------------------------------------------------------------------
+
+    def _configured(self, settings: Settings) -> None:
+        self.dead_letters.resize(settings.dead_letters, settings.dead_letter_bytes)
+        for component in self.table.components.values():
+            self._adopt_policy(component)
+
+    def _routed(self, component: Component) -> None:
+        self._adopt_policy(component)
+        self._waiting.admit(component)  # its mailbox may have more room
+
+    def _adopt_policy(self, component: Component) -> None:
+        targets = self.table.settings.targets
+        policy = next((each for each in targets if covers(each.component, component.id)), None)
+        component.policy = policy
+        if policy is None or not policy.breaker_failures:
+            component.breaker = None
+        elif component.breaker is None:
+            component.breaker = Breaker(policy)
+        else:
+            component.breaker.adopt(policy)
+
+    # -- into the mailbox -----------------------------------------------------------------------------------------
+
+    def submit(self, component: Component, message: Message, done: Callable[[str], None]) -> None:
+        """Put a message into a component's mailbox: the one way for all of them.
+
+        Args:
+            done: hears "" when the message is taken, or one of `FAILURES`; at once or, where the sender may be kept
+                waiting (`Message.waits`), later. A request that is refused is closed by whoever made it.
+        """
+        if self._must_wait(component, message) and self._wait(component, message, done):
+            return
+        done(self.post(component, message))
+
     def post(self, component: Component, message: Message) -> str:
-        """Put a message into the mailbox and deliver it if its worker is idle.
+        """As `submit`, for who does not wait.
 
         Returns:
-            "", or why not: queue-full or stopping.
+            "", or why not: one of `FAILURES`.
         """
+        message.target = component.id
+        pending = message.pending
+        if pending is not None and not self.requests.admit(component, pending):
+            return "circuit-open"
+        refused = self._offer(component, message)
+        if not refused:
+            return ""
+        if refused == "shed":
+            # The sender hears that it was taken; only who waits for an answer hears more, through that.
+            self._shed(component, message)
+            return ""
+        if pending is not None:
+            if self._try_again(component, message, refused):
+                return ""
+            self.requests.refused(component, pending, refused)
+        return refused
+
+    def _offer(self, component: Component, message: Message) -> str:
+        """Queue it if there is or can be made room: "", stopping, queue-full, or "shed" where the sender hears ok."""
         if component.draining:
             return "stopping"
-        if not component.mailbox.put(message):
-            return "queue-full"
+        overflow = component.mailing.overflow
+        if component.waiting or not self._put(component, message):
+            if overflow == "drop-newest":
+                return "shed"
+            pushed = component.mailbox.push_out(message) if overflow == "drop-oldest" else None
+            if pushed is None:
+                return "shed" if overflow == "drop-oldest" else "queue-full"
+            for each in pushed:
+                self._unqueued(each)
+            self._put(component, message)
+            for each in pushed:
+                self._shed(component, each)
         worker = component.worker
         if worker is not None and worker.phase is Phase.IDLE:
             self.advance(worker)
         return ""
 
-    def submit(self, component: Component, message: Message, done: Callable[[str], None]) -> None:
-        """As `post`; `done` hears the answer, at once or when it is known (a mailbox may let its senders wait)."""
-        done(self.post(component, message))
+    def _put(self, component: Component, message: Message) -> bool:
+        if not component.mailbox.put(message):
+            return False
+        if message.expires == NEVER and component.mailing.ttl_ms and not message.deliveries:
+            message.expires = time.monotonic() + component.mailing.ttl_ms / 1000
+        self._queued(component, message)
+        return True
+
+    def _queued(self, component: Component, message: Message) -> None:
+        if message.expires != NEVER:
+            call = functools.partial(self._expire, component, message)
+            message.expiry = self.timers.schedule(message.expires, call)
+        if message.pending is not None:
+            message.pending.queued = True
+
+    def _unqueued(self, message: Message) -> None:
+        if message.expiry is not None:
+            self.timers.cancel(message.expiry)
+            message.expiry = None
+        if message.pending is not None:
+            message.pending.queued = False
+
+    # -- senders that wait ----------------------------------------------------------------------------------------
+
+    def _must_wait(self, component: Component, message: Message) -> bool:
+        return (
+            message.waits
+            and component.mailing.overflow == "block"
+            and not component.draining
+            and (bool(component.waiting) or not component.mailbox.fits(message.size))
+        )
+
+    def _wait(self, component: Component, message: Message, done: Callable[[str], None]) -> bool:
+        worker = None
+        if message.sender.namespace != _OUTSIDE:
+            worker = self._asking(message.sender)
+            if worker is None:
+                return False
+        pending = message.pending
+        message.target = component.id
+        if pending is None:
+            return self._waiting.join(component, message, done, worker)
+        if not self.requests.admit(component, pending):
+            return False  # `post` says so
+
+        def told(refused: str) -> None:
+            if refused:
+                self.requests.refused(component, pending, refused)
+            done(refused)
+
+        if self._waiting.join(component, message, told, worker):
+            return True
+        self.requests.refused(component, pending, "")
+        return False
+
+    def _asking(self, sender: ComponentId) -> Worker | None:
+        """The worker of this component whose guest is running; of two, the one with less time."""
+        component = self.table.components.get(sender)
+        if component is None:
+            return None
+        running = [w for w in (component.worker, component.successor) if w is not None and w.phase in GUEST_RUNS]
+        return min(running, key=_deadline, default=None)
+
+    def _admit(self, component: Component, message: Message) -> bool:
+        """The first in the line has room."""
+        taken = self._put(component, message)
+        worker = component.worker
+        if worker is not None and worker.phase is Phase.IDLE:
+            self.advance(worker)
+        return taken
+
+    # -- to the worker --------------------------------------------------------------------------------------------
 
     def advance(self, worker: Worker) -> None:
         """Give an idle worker the next thing to do: a health check, its shutdown, or a message."""
@@ -177,37 +245,63 @@ class Delivery:
         if worker.check_health:
             worker.check_health = False
             worker.number = self.message_id()
-            self._hand_over(worker, Phase.HEALTH, Health(worker.number))
-        elif worker.stop and not (worker.drain and component.worker is worker and len(component.mailbox)):
-            self._hand_over(worker, Phase.STOPPING, Shutdown())
-        elif component.worker is worker:
-            message = component.mailbox.take()
+            self.hand_over(worker, Phase.HEALTH, Health(worker.number), milliseconds=worker.health_ms)
+            return
+        if component.worker is worker and (worker.drain or not worker.stop):
+            message = self._next(component)
             if message is not None:
                 self._deliver(component, worker, message)
+                if component.waiting:
+                    self._waiting.admit(component)
+                return
+        if worker.stop:
+            self.hand_over(worker, Phase.STOPPING, Shutdown(), milliseconds=worker.stop_ms)
+
+    def _next(self, component: Component) -> Message | None:
+        while (message := component.mailbox.take()) is not None:
+            if message.expires == NEVER:
+                if message.pending is not None:
+                    message.pending.queued = False
+                return message
+            self._unqueued(message)
+            if message.expires > time.monotonic():
+                return message
+            self._expired(component, message)
+        return None
 
     def _deliver(self, component: Component, worker: Worker, message: Message) -> None:
         message.deliveries += 1
-        if self._hand_over(worker, Phase.WORKING, _frame(message), message.payload):
-            worker.hand = message
-            message.payload = b""
-            component.delivered += 1
-        else:
+        now = self.hand_over(worker, Phase.WORKING, _frame(message), message.payload)
+        if not now:
             message.deliveries -= 1
             component.mailbox.put_back(message)
+            self._queued(component, message)
+            return
+        worker.hand = message
+        # It stays whole, and accounted for, until it is dealt with: it may have to be delivered again, or be kept.
+        self.table.account.used += message.size
+        message.delivered = now
+        component.delivered += 1
+        component.meter.count(now)
 
-    def _hand_over(self, worker: Worker, phase: Phase, frame: msgspec.Struct, payload: bytes = b"") -> bool:
+    def hand_over(
+        self, worker: Worker, phase: Phase, frame: msgspec.Struct, payload: bytes = b"", milliseconds: int = 0
+    ) -> float:
+        """Send what is to be done, and start the clock: `milliseconds`, or the worker's deadline.
+
+        Returns:
+            The monotonic time, seconds; 0.0 when it did not go out: the worker is on its way out then.
+        """
         result = worker.channel.send(frame, payload)
         if result is Sent.OK:
             worker.phase = phase
-            self._arm(worker, worker.limits.deadline_ms / 1000, worker.limits.cpu_ms / 1000)
-            return True
+            limits = worker.limits
+            return self.lives.deadlines.arm(worker, (milliseconds or limits.deadline_ms) / 1000, limits.cpu_ms / 1000)
         if result is Sent.FULL:
-            self.violation(worker, "does not read its channel")
+            self.lives.violation(worker, "does not read its channel")
         else:
-            self._close(worker, "closed its channel")  # its last words may still lie there
-        return False
-
-    # -- answers ----------------------------------------------------------------------------------------------
+            self.lives.close(worker, "closed its channel")  # its last words may still lie there
+        return 0.0
 
     def reply(self, worker: Worker, frame: Reply, payload: bytes) -> None:
         """The end of the message in hand; the answer goes to whoever waits for it."""
@@ -221,277 +315,224 @@ class Delivery:
             return
         worker.hand = None
         worker.phase = Phase.IDLE
-        self._disarm(worker)
-        self._note_refusal(worker, frame.memory_refused)
+        disarm(worker)
+        if frame.memory_refused:
+            self.lives.note_refusal(worker, frame.memory_refused)
+        self.table.account.used -= message.size
+        pending = message.pending
         if frame.error:
             component.failed += 1
-        if message.pending is not None:
+            self._over(message, "failed", frame.error[:MAX_TEXT])
+        else:
+            self._over(message, "replied", "")
+        if pending is not None:
             if frame.error:
-                self.fail(message.pending, "guest-error", frame.error[:MAX_TEXT])
-            elif not message.pending.token:
-                self._answer(message.pending, payload, frame.some)
+                self.requests.fail(pending, "guest-error", frame.error[:MAX_TEXT])
+            elif not pending.token:
+                self.requests.reply(pending, payload, frame.some)
         self.advance(worker)
 
-    def _note_refusal(self, worker: Worker, asked: int) -> None:
-        """Record, once for each worker, that it was refused memory: the guest hears -1 and may keep it to itself."""
-        if asked > 0 and not worker.refusal_noted:
-            worker.refusal_noted = True
-            detail: dict[str, str | int] = {"asked": asked, "limit": worker.limits.memory}
-            self.audit.record("limit.reached", str(worker.component), "denied", "memory", "refused", detail=detail)
+    # -- other ends -----------------------------------------------------------------------------------------------
 
-    def _answer(self, pending: Pending, payload: bytes, some: bool) -> None:
-        if not self.settle(pending):
-            self.table.counters["late-replies"] += 1
-            return
-        self._give(pending, payload, some)
-
-    def answer_deferred(self, pending: Pending, payload: bytes) -> None:
-        """Give the reply to a request that its handler deferred."""
-        if self.settle(pending):
-            self._give(pending, payload, True)
-
-    def _give(self, pending: Pending, payload: bytes, some: bool) -> None:
-        if pending.outside is not None:
-            pending.outside(Result("", "", some, payload, pending.message, pending.correlation))
-            return
-        worker = self.table.by_incarnation.get(pending.incarnation)
-        component = worker.home if worker is not None else None
-        if worker is None or component is None:
-            self.table.counters["discarded-callbacks"] += 1
-        elif len(payload) > worker.limits.message_size:
-            text = "the reply is over the message size"
-            self._call_back(component, worker, pending, *_failure("too-large", text), "too-large")
+    def lost(self, component: Component, message: Message, told: str) -> None:
+        """The worker died with this message in hand."""
+        self.table.account.used -= message.size
+        component.failed += 1
+        pending = message.pending
+        if pending is not None and pending.token:
+            self.correlations.undefer(pending)  # its handler had not come to its end
+        if message.callback:
+            self._over(message, "failed", told)
+        elif pending is not None and not self.correlations.is_open(pending):
+            self._over(message, "failed", f"{told}; nobody waits for it any more")
+        elif not component.mailing.at_least_once or component.removed:
+            self._die(component, message, UNDELIVERABLE, "target-ended", told)
+        elif message.deliveries >= component.mailing.max_deliveries:
+            text = f"{told}, for the {message.deliveries}. time with it in hand"
+            self._die(component, message, POISONED, "target-ended", text, final=True)
         else:
-            self._call_back(component, worker, pending, payload, None)
+            component.redelivered += 1
+            now = time.monotonic()
+            delivered = "delivered", message.delivered, f"delivery {message.deliveries}"
+            message.story = [*(message.story or ()), delivered, ("redelivered", now, told)]
+            component.mailbox.put_back(message)
+            self._queued(component, message)
 
-    def fail(self, pending: Pending, error: str, text: str) -> None:
-        """Tell whoever waits that the request failed; nothing happens when it was answered before."""
-        if not self.settle(pending):
-            return
-        if pending.outside is not None:
-            pending.outside(Result(error, text, False, b"", pending.message, pending.correlation))
-            return
-        worker = self.table.by_incarnation.get(pending.incarnation)
-        component = worker.home if worker is not None else None
-        if worker is None or component is None:
-            self.table.counters["discarded-callbacks"] += 1
-        else:
-            self._call_back(component, worker, pending, *_failure(error, text), error)
-
-    def settle(self, pending: Pending) -> bool:
-        """Close a request without telling anybody; False when that was done before."""
-        if not self.correlations.close(pending):
-            return False
-        if pending.timer is not None:
-            self.timers.cancel(pending.timer)
-        target = self.table.components.get(pending.target)
-        if target is not None:
-            # Nobody waits for it any more: if it has not been delivered, it is not going to be.
-            target.mailbox.remove(pending.message)
-        return True
-
-    def _call_back(
-        self,
-        component: Component,
-        worker: Worker,
-        pending: Pending,
-        payload: bytes,
-        content_type: str | None,
-        failure: str = "",
-    ) -> None:
-        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-        message = Message(
-            self.message_id(),
-            True,
-            pending.target,
-            seconds,
-            nanoseconds,
-            payload,
-            correlation=pending.correlation,
-            content_type=content_type,
-            incarnation=worker.incarnation,
-            priority=pending.priority,
-            failure=failure,
-        )
-        if component.removed:
-            self.table.counters["discarded-callbacks"] += 1
-            return
-        if not component.mailbox.put_callback(message):
-            message.failure = "queue-full"
-            message.payload, message.content_type = _failure("queue-full", "too many bytes wait for this component")
-            component.mailbox.put_callback(message)
-        self.advance(worker)
-
-    def timeout(self, pending: Pending, milliseconds: int) -> None:
-        """Start the clock of a request."""
-        call = functools.partial(self.fail, pending, "timeout", f"no answer within {milliseconds} ms")
-        pending.timer = self.timers.schedule(time.monotonic() + milliseconds / 1000, call)
-
-    # -- health and stop --------------------------------------------------------------------------------------
-
-    def check_health(self, component: Component) -> None:
-        """Ask for health as soon as no message is in hand; nothing happens without a worker."""
-        if component.worker is not None:
-            component.worker.check_health = True
-            self.advance(component.worker)
-
-    def health_reply(self, worker: Worker, frame: HealthReply) -> None:
-        """The answer to a health check."""
-        if worker.phase is not Phase.HEALTH or worker.home is None or frame.id != worker.number:
-            self.violation(worker, "HealthReply to nothing asked")
-            return
-        if frame.health not in HEALTH:
-            self.violation(worker, "unknown health")
-            return
-        worker.home.health = frame.health
-        worker.phase = Phase.IDLE
-        self._disarm(worker)
-        self._event("health", worker, text=frame.health)
-        self.advance(worker)
-
-    def stop(self, component: Component, drain: bool) -> None:
-        """Shut the component's workers down; without one there is nothing to wait for.
-
-        With `drain`, new messages are refused as `stopping` from now until the next worker attaches, and what waits is
-        delivered first. Without, the mailbox keeps what it has and takes more.
-        """
-        component.draining = drain
-        if component.worker is None and component.successor is None:
-            self._send_event(Event("stopped", component.id, 0))
-        for worker in (component.worker, component.successor):
-            if worker is not None:
-                worker.stop, worker.drain, worker.told_stopped = True, drain, True
-                self.advance(worker)
-
-    # -- ends -------------------------------------------------------------------------------------------------
-
-    def hung_up(self, worker: Worker) -> None:
-        """Its end of the channel is closed: most likely it is dead and the supervisor is about to say so."""
-        worker.channel.shut()
-        if worker.phase is not Phase.CLOSED:
-            self._close(worker, "closed its channel")
-
-    def ended(self, worker: Worker, frame: Ended) -> None:
-        """The worker's last words; that it is dead, the supervisor says."""
-        if worker.ended or frame.outcome not in set(Outcome):
-            self.violation(worker, "Ended twice or with an unknown outcome")
-            return
-        worker.ended, worker.words = True, frame.detail.partition("\n")[0]
-        self._event("ended", worker, text=frame.detail, outcome=frame.outcome)
-        self._close(worker, "did not exit after its last words")
-
-    def violation(self, worker: Worker, why: str) -> None:
-        """The worker broke the protocol: record it and have it killed."""
-        if worker.end_asked:
-            return
-        self.table.counters["violations"] += 1
-        self.audit.record(
-            "protocol.violation",
-            str(worker.component),
-            "denied",
-            why,
-            "ended",
-            detail={"incarnation": worker.incarnation, "phase": worker.phase.value},
-        )
-        self._end(worker, Outcome.POLICY, why)
-
-    def _end(self, worker: Worker, outcome: Outcome, detail: str) -> None:
-        if worker.end_asked:
-            return
-        worker.end_asked = True
-        worker.phase = Phase.CLOSED
-        self._disarm(worker)
-        self._supervisor.send(EndWorker(worker.incarnation, outcome.value, detail))
-        worker.channel.shut()
-
-    def _close(self, worker: Worker, why: str) -> None:
-        """Nothing more is sent to it; it has one deadline's time to be dead."""
-        worker.phase = Phase.CLOSED
-        worker.closing = why
-        self._arm(worker, worker.limits.deadline_ms / 1000)
-
-    def _expired(self, worker: Worker) -> None:
-        limit = worker.limits.deadline_ms
-        match worker.phase:
-            case Phase.WORKING:
-                what = "callback" if worker.hand is not None and worker.hand.callback else "message"
-                self._end(worker, Outcome.DEADLINE, f"{what} not finished within {limit} ms")
-            case Phase.INITIALIZING:
-                self._end(worker, Outcome.DEADLINE, f"not ready within {max(limit, START_SECONDS * 1000):.0f} ms")
-            case Phase.HEALTH:
-                self._end(worker, Outcome.DEADLINE, f"health not told within {limit} ms")
-            case Phase.STOPPING:
-                self._end(worker, Outcome.KILLED, "shutdown took too long")
-            case Phase.WAITING | Phase.CLOSED:
-                self._end(worker, Outcome.KILLED, worker.closing)
-            case Phase.IDLE:
-                return
-
-    def detach(self, frame: Detach) -> None:
-        """The supervisor says that the worker is dead; the caller has taken in what it had said before."""
-        worker = self.table.by_incarnation.get(frame.incarnation)
-        if worker is not None:
-            self._finish(worker, frame.outcome, frame.detail)
-
-    def _finish(self, worker: Worker, outcome: str, detail: str) -> None:
-        if self.table.by_incarnation.get(worker.incarnation) is not worker:
-            return
-        self._disarm(worker)
-        worker.phase = Phase.CLOSED
-        worker.end_asked = True
-        worker.channel.close()
-        self.table.discard(worker)
-        component, hand, worker.hand = worker.home, worker.hand, None
-        if component is not None:
-            if component.worker is worker:
-                component.worker, component.successor = component.successor, None
-                component.health = "unknown"
-            elif component.successor is worker:
-                component.successor = None
-            self._forget_requests(worker)
-            if hand is not None:
-                component.failed += 1
-        if hand is not None and hand.pending is not None:
-            told = worker.words or detail
-            self.fail(hand.pending, "target-ended", f"the worker ended: {outcome}{': ' + told if told else ''}")
+    def fail_deferred(self, worker: Worker) -> None:
+        """A worker that owes replies is dead."""
         for pending in self.correlations.deferred_by(worker.incarnation):
-            self.fail(pending, "target-ended", "the worker that was to give the reply ended")
-        if worker.told_stopped:
-            self._event("stopped", worker, text=detail, outcome=outcome)
-        if component is not None and component.worker is not None:
-            self.advance(component.worker)
+            self.requests.fail(pending, "target-ended", "the worker that was to give the reply ended")
 
-    def _forget_requests(self, worker: Worker) -> None:
+    def drain(self, component: Component) -> None:
+        """The component is gone: what waits for it is undeliverable, and whoever waits to write to it hears so."""
+        text = f"{component.id} was removed"
+        self._waiting.refuse_all(component, "target-not-found")
+        for message in component.mailbox.drain():
+            if message.callback:
+                self.table.counters["discarded-callbacks"] += 1
+                self._over(message, "dead", text)
+                continue
+            self._unqueued(message)
+            self._die(component, message, UNDELIVERABLE, "target-not-found", text)
+
+    def turn_away(self, component: Component) -> None:
+        """The component is stopping and takes no more: whoever waits to write to it hears so."""
+        self._waiting.refuse_all(component, "stopping")
+
+    def forget(self, worker: Worker) -> None:
         """What this worker asked for is of no use to another."""
+        if worker.waiter is not None:
+            self._waiting.refuse(worker.waiter, "stopping")
         for pending in self.correlations.of(worker.incarnation):
-            self.correlations.close(pending)
-            if pending.timer is not None:
-                self.timers.cancel(pending.timer)
-            self.table.counters["abandoned-requests"] += 1
+            self.requests.abandon(pending)
         if worker.home is not None:
             gone = worker.home.mailbox.drop_callbacks(worker.incarnation)
             self.table.counters["discarded-callbacks"] += gone
 
-    def remove(self, component: Component) -> None:
-        """The component is gone: what waits for it fails."""
-        self.table.forget(component)
-        for worker in (component.worker, component.successor):
-            if worker is not None:
-                self._forget_requests(worker)
-        for message in component.mailbox.drain():
-            if message.pending is not None:
-                self.fail(message.pending, "target-not-found", f"{component.id} was removed")
-            else:
-                self.table.counters["discarded-messages"] += 1
+    def _expire(self, component: Component, message: Message) -> None:
+        message.expiry = None
+        if component.mailbox.remove(message.id) is not None:
+            self._unqueued(message)
+            self._expired(component, message)
+            self._waiting.admit(component)
 
-    # -- to control -------------------------------------------------------------------------------------------
+    def _expired(self, component: Component, message: Message) -> None:
+        component.expired += 1
+        self._die(component, message, EXPIRED, "expired", "its time to live was over before it was delivered")
 
-    def _event(
-        self, kind: str, worker: Worker, text: str = "", outcome: str = "", metadata: Metadata | None = None
+    def _shed(self, component: Component, message: Message) -> None:
+        self._die(component, message, DROPPED, "queue-full", f"the mailbox of {component.id} was full")
+
+    def _die(
+        self, component: Component, message: Message, reason: str, error: str, text: str, *, final: bool = False
     ) -> None:
-        self._send_event(Event(kind, worker.component, worker.incarnation, text[:MAX_TEXT], outcome, metadata))
+        """A message that nobody dealt with: another attempt if it may have one, else a dead letter."""
+        pending = message.pending
+        if pending is not None and not final and self._try_again(component, message, error):
+            return
+        if reason == DROPPED:
+            component.dropped += 1
+        component.dead += 1
+        self.dead_letters.add(component.id, message, reason, text)
+        self._over(message, "dead", f"{reason}: {text}")
+        if pending is not None:
+            self.requests.fail(pending, error, text)
 
-    def _send_event(self, frame: Event) -> None:
+    def _over(self, message: Message, end: str, why: str) -> None:
+        message.finished = time.monotonic()
+        message.end, message.why = end, why
+        message.payload = b""
+        message.pending = None
+        self.traces.keep(message)
+
+    def _withdraw(self, pending: Pending, why: str) -> None:
+        """A request was closed whose message waits somewhere."""
+        message: Message | None = None
+        component = self.table.components.get(pending.target)
+        if pending.waiter is not None:
+            message = pending.waiter.message
+            self._waiting.leave(pending.waiter)
+        elif pending.asleep is not None:
+            message = pending.asleep.message
+            self._awake(pending)
+        elif component is not None:
+            message = component.mailbox.remove(pending.message)
+            if message is not None:
+                self._unqueued(message)
+        if message is not None:
+            self._over(message, "failed", why)
+        if component is not None:
+            self._waiting.admit(component)
+
+    # -- another attempt ------------------------------------------------------------------------------------------
+
+    def _try_again(self, component: Component, message: Message, error: str) -> bool:
+        """Whether a request that failed is delivered again, later."""
+        pending = message.pending
+        if pending is None or component.policy is None or component.removed or not self.correlations.is_open(pending):
+            return False
+        pending.attempts += 1
+        now = time.monotonic()
+        when = again(component.policy, error, pending.attempts, now, pending.deadline)
+        if when is None or not self.table.account.has_room(message.size):
+            return False
+        message.story = [*(message.story or ()), ("retried", now, f"after {error}, attempt {pending.attempts}")]
+        self.table.account.used += message.size
+        self.table.counters["retries"] += 1
+        pending.asleep = Asleep(message, self.timers.schedule(when, functools.partial(self._attempt, pending)))
+        return True
+
+    def _awake(self, pending: Pending) -> None:
+        if pending.asleep is not None:
+            self.timers.cancel(pending.asleep.timer)
+            self.table.account.used -= pending.asleep.message.size
+            pending.asleep = None
+
+    def _attempt(self, pending: Pending) -> None:
+        if pending.asleep is None:
+            return
+        message = pending.asleep.message
+        self._awake(pending)
+        component = self.table.components.get(pending.target)
+        if component is None:
+            self.table.counters["discarded-messages"] += 1
+            self._over(message, "failed", "target-not-found")
+            self.requests.fail(pending, "target-not-found", f"{pending.target} was removed")
+            return
+        refused = self._offer(component, message)
+        if refused == "shed":
+            self._shed(component, message)
+        elif refused and not self._try_again(component, message, refused):
+            self._over(message, "failed", refused)
+            self.requests.fail(pending, refused, f"{component.id} did not take it in {pending.attempts} attempts")
+
+    # -- to look at -----------------------------------------------------------------------------------------------
+
+    def _replay(self, message: Message) -> str:
+        component = self.table.components.get(message.target) if message.target is not None else None
+        if component is None:
+            return "target-not-found"
+        if len(message.payload) > component.limits.message_size:
+            return "too-large"
+        return self.post(component, message)
+
+    def _living(self, wanted: int | str) -> Iterator[Message]:
+        for component in self.table.components.values():
+            yield from component.mailbox.find(wanted)
+            for waiter in component.waiting.values():
+                if wanted in (waiter.message.id, waiter.message.correlation):
+                    yield waiter.message
+        for worker in self.table.by_incarnation.values():
+            if worker.hand is not None and wanted in (worker.hand.id, worker.hand.correlation):
+                yield worker.hand
+        for pending in self.correlations:
+            if pending.asleep is not None and wanted in (pending.message, pending.correlation):
+                yield pending.asleep.message
+
+    # -- for those who build on it ----------------------------------------------------------------------------------
+
+    def fail(self, pending: Pending, error: str, text: str) -> None:
+        """See `Requests.fail`."""
+        self.requests.fail(pending, error, text)
+
+    def settle(self, pending: Pending) -> bool:
+        """See `Requests.settle`."""
+        return self.requests.settle(pending)
+
+    def timeout(self, pending: Pending, milliseconds: int) -> None:
+        """See `Requests.timeout`."""
+        self.requests.timeout(pending, milliseconds)
+
+    def answer_deferred(self, pending: Pending, payload: bytes) -> None:
+        """Give the reply to a request that its handler deferred."""
+        self.requests.reply(pending, payload, True)
+
+    def violation(self, worker: Worker, why: str) -> None:
+        """See `Lives.violation`."""
+        self.lives.violation(worker, why)
+
+    def event(self, frame: Event) -> None:
+        """Tell control."""
         if self.control is None:
             self.table.counters["lost-to-bus"] += 1
         else:
@@ -509,46 +550,9 @@ class Delivery:
             self.violation(worker, "does not read its channel")
         # If it is gone, the end of its stream says so.
 
-    # -- deadlines --------------------------------------------------------------------------------------------
 
-    def _arm(self, worker: Worker, seconds: float, cpu: float = NEVER) -> None:
-        """Give it `seconds` of wall clock and `cpu` seconds of its CPU clock, whichever are over first.
-
-        One thread cannot use CPU time faster than time passes, so the CPU clock is read when the budget may be used
-        up, and again when the rest may be: some five readings for a message that uses it, none for any other.
-        """
-        # Deadlines move forward with each message, so the timer on the heap is left where it is and looks again when
-        # it fires: one entry for each worker, none for each message.
-        first = worker.deadline = time.monotonic() + seconds
-        worker.cpu_end = NEVER
-        if cpu < seconds and (used := cpu_seconds(worker.pid)) is not None:
-            worker.cpu_end = used + cpu
-            first += cpu - seconds
-        if worker.timer is not None:
-            if worker.timer.when <= first:
-                return
-            self.timers.cancel(worker.timer)
-        worker.timer = self.timers.schedule(first, functools.partial(self._look, worker))
-
-    def _disarm(self, worker: Worker) -> None:
-        worker.deadline = NEVER
-
-    def _look(self, worker: Worker) -> None:
-        worker.timer = None
-        now = time.monotonic()
-        if worker.deadline == NEVER:
-            return
-        left = _cpu_left(worker)
-        if worker.deadline <= now:
-            worker.deadline = NEVER
-            self._expired(worker)
-        elif left <= 0:
-            # An idle worker is disarmed: in every phase that is left, the guest's code is running.
-            text = f"CPU time: more than {worker.limits.cpu_ms} ms"
-            self._end(worker, Outcome.DEADLINE, f"{text} in {worker.phase.value}")
-        else:
-            again = min(worker.deadline, now + max(left, CPU_STEP))
-            worker.timer = self.timers.schedule(again, functools.partial(self._look, worker))
+def _deadline(worker: Worker) -> float:
+    return worker.deadline
 
 
 def _frame(message: Message) -> Deliver | Publication | Callback:
@@ -588,18 +592,6 @@ def _frame(message: Message) -> Deliver | Publication | Callback:
     )
 
 
-def _cpu_left(worker: Worker) -> float:
-    """Seconds of CPU time the worker may still use on what it has in hand."""
-    if worker.cpu_end == NEVER:
-        return NEVER
-    used = cpu_seconds(worker.pid)
-    return NEVER if used is None else worker.cpu_end - used  # without a process its end is on the way
-
-
-def _failure(error: str, text: str) -> tuple[bytes, str]:
-    return msgspec.json.encode(Failure(error, text)), ERROR_TYPE
-
-
 def outside(user: str) -> ComponentId:
     """Who a message from outside comes from."""
-    return ComponentId("host", "client", user)
+    return ComponentId(_OUTSIDE, "client", user)

@@ -70,7 +70,7 @@ class Loop:
         self._epoll.register(bus.fileno(), _IN)
         self._watched: dict[int, int] = {}
         self._channels: Channels[Worker] = Channels(
-            self._epoll, self.delivery.timers, self._table.account, violated=self.delivery.violation
+            self._epoll, self.delivery.timers, self._table.account, violated=self.delivery.lives.violation
         )
         self._clients = None if clients is None else Clients(clients, self._epoll, self.delivery, way_in, topics)
         self._most_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -154,7 +154,7 @@ class Loop:
             channel.flush()
         if channel.paused:
             if events & ~select.EPOLLOUT:
-                self.delivery.hung_up(worker)
+                self.delivery.lives.hung_up(worker)
         elif events & ~select.EPOLLOUT and not channel.inbound.behind:
             self._next(worker, channel.receive)
 
@@ -165,10 +165,10 @@ class Loop:
         except BlockingIOError:
             return False
         except EOFError:
-            self.delivery.hung_up(worker)
+            self.delivery.lives.hung_up(worker)
             return False
         except ProtocolViolation as error:
-            self.delivery.violation(worker, str(error))
+            self.delivery.lives.violation(worker, str(error))
             return False
         if message is not None:
             self._take(worker, *message)
@@ -182,31 +182,31 @@ class Loop:
                 return
 
     def _take(self, worker: Worker, head: bytes, payload: bytes) -> None:
-        delivery = self.delivery
+        delivery, lives = self.delivery, self.delivery.lives
         try:
             frame = self._decoder.decode(head)
         except UNDECODABLE as error:
-            delivery.violation(worker, f"undecodable frame: {error}"[:200])
+            lives.violation(worker, f"undecodable frame: {error}"[:200])
             return
         kind = type(frame)
         if worker.withheld is not None:
-            delivery.violation(worker, f"{kind.__name__} before its last question was answered")
+            lives.violation(worker, f"{kind.__name__} before its last question was answered")
         elif worker.phase is Phase.CLOSED and kind is not Ended:
-            delivery.violation(worker, f"{kind.__name__} after its end")
+            lives.violation(worker, f"{kind.__name__} after its end")
         elif isinstance(frame, Reply):
             if len(payload) > worker.limits.message_size:
-                delivery.violation(worker, "payload over the message size")
+                lives.violation(worker, "payload over the message size")
             else:
                 delivery.reply(worker, frame, payload)
         elif isinstance(frame, Ready | HealthReply | Ended):
             if payload:
-                delivery.violation(worker, f"{kind.__name__} with a payload")
+                lives.violation(worker, f"{kind.__name__} with a payload")
             elif isinstance(frame, Ready):
-                delivery.ready(worker, frame)
+                lives.ready(worker, frame)
             elif isinstance(frame, HealthReply):
-                delivery.health_reply(worker, frame)
+                lives.health_reply(worker, frame)
             else:
-                delivery.ended(worker, frame)
+                lives.ended(worker, frame)
         else:
             self._asks.handle(worker, frame, payload)
 
@@ -225,7 +225,7 @@ class Loop:
                 worker = self._table.by_incarnation.get(frame.incarnation)
                 if worker is not None:
                     self._last_messages(worker)
-                self.delivery.detach(frame)
+                self.delivery.lives.detach(frame)
             else:
                 close_all(fds)
                 raise ProtocolViolation(f"{type(frame).__name__} with the wrong descriptors", subject=str(len(fds)))
@@ -238,7 +238,7 @@ class Loop:
                 EndWorker(frame.incarnation, Outcome.KILLED.value, "no descriptor left in the router")
             )
             return
-        self.delivery.attach(frame, self._channels.add(sock))
+        self.delivery.lives.attach(frame, self._channels.add(sock))
 
     def _read_audit(self) -> None:
         fd = self._audit.fileno()

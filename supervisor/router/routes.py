@@ -7,14 +7,17 @@ ready there are two workers: `worker`, which gets the messages, and `successor`,
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 
 from sandbox.types import ComponentId, Limits
-from sandbox.wire.router_frames import MessagingRule, Route, Settings
+from sandbox.wire.router_frames import MessagingRule, Route, Settings, TargetPolicy
+from supervisor.router.breaker import Breaker
 from supervisor.router.channels import Channel
 from supervisor.router.mailbox import NEVER, Account, Mailbox, Message
+from supervisor.router.rates import Meter, bucket
 from supervisor.router.timers import Timer
+from supervisor.router.waiting import Waiter
 
 
 class Phase(enum.Enum):
@@ -38,17 +41,25 @@ class Component:
     __slots__ = (
         "alarms",
         "args",
+        "breaker",
+        "bucket",
+        "dead",
         "delivered",
         "denied",
         "draining",
+        "dropped",
         "env",
+        "expired",
         "failed",
         "health",
         "id",
         "limits",
         "mailbox",
         "mailing",
+        "meter",
         "name",
+        "policy",
+        "redelivered",
         "removed",
         "rules",
         "sent",
@@ -56,6 +67,7 @@ class Component:
         "successor",
         "version",
         "visible",
+        "waiting",
         "worker",
     )
 
@@ -67,6 +79,15 @@ class Component:
         self.successor: Worker | None = None
         self.health = "unknown"
         self.delivered = self.failed = self.denied = 0
+        self.dropped = 0  # shed by the overflow policy
+        self.expired = self.redelivered = 0
+        self.dead = 0  # messages to it that became dead letters
+        self.meter = Meter()
+        self.policy: TargetPolicy | None = None
+        """Of requests to it: `[[target]]` of the host."""
+        self.breaker: Breaker | None = None
+        self.waiting: OrderedDict[int, Waiter] = OrderedDict()
+        """Senders whose messages wait for room in the mailbox, by message; kept by `waiting`."""
         self.sent = 0  # of its own messages, those that were allowed and taken
         self.subscriptions: dict[str, bool] = {}
         """Topic patterns, and whether each is from its manifest; kept by `topics`."""
@@ -74,13 +95,28 @@ class Component:
         """Messages to itself that wait for their time; kept by `alarms`."""
         self.draining = self.removed = False
         self.visible: tuple[int, list[ComponentId]] = (-1, [])
+        self.bucket = bucket(route.limits.message_rate)
+        """What it may send."""
         self.update(route)
+
+    @property
+    def ready(self) -> bool:
+        """Whether groups give messages to it: its worker takes them, does not call itself unhealthy, and stays."""
+        worker = self.worker
+        return (
+            worker is not None
+            and worker.accepts_messages
+            and not worker.stop
+            and not self.draining
+            and self.health != "unhealthy"
+        )
 
     def update(self, route: Route) -> None:
         """Take new rights and limits; workers and mailbox stay as they are."""
         self.limits: Limits = route.limits
         self.rules: list[MessagingRule] = route.messaging
         self.mailing = route.mailing
+        self.bucket.resize(self.limits.message_rate, self.limits.message_rate)
         self.name, self.version, self.env, self.args = route.name, route.version, route.env, route.args
         self.mailbox.resize(self.limits.mailbox, self.limits.mailbox_bytes, self.limits.message_size)
 
@@ -99,6 +135,7 @@ class Worker:
         "end_asked",
         "ended",
         "hand",
+        "health_ms",
         "home",
         "incarnation",
         "limits",
@@ -107,8 +144,10 @@ class Worker:
         "pid",
         "refusal_noted",
         "stop",
+        "stop_ms",
         "timer",
         "told_stopped",
+        "waiter",
         "withheld",
         "words",
     )
@@ -123,10 +162,12 @@ class Worker:
         self.hand: Message | None = None
         self.number = 0  # of the health check in hand
         self.withheld: int | None = None  # ask whose answer waits for the auditor
+        self.waiter: Waiter | None = None  # its question waits for room in a mailbox
         self.deadline = NEVER
         self.cpu_end = NEVER  # reading of its CPU clock at which the message's CPU time is used up
         self.timer: Timer | None = None
         self.check_health = self.stop = self.drain = False
+        self.health_ms = self.stop_ms = 0  # how long `health` and `shutdown` may take; 0: the deadline
         self.ended = self.end_asked = False
         self.refusal_noted = False  # that memory was refused to it is in the audit log
         self.told_stopped = False  # a Stop was asked for; its end is told as "stopped"

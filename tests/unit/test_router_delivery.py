@@ -33,8 +33,8 @@ from sandbox.wire.router_frames import (
     Unroute,
 )
 from sandbox.wire.supervisor_frames import Detach
-from supervisor.router import delivery
-from supervisor.router.delivery import ERROR_TYPE
+from supervisor.router import lives
+from supervisor.router.requests import ERROR_TYPE
 from tests.unit.router_host import LIMITS, METADATA, TALK, FakeWorker, Host, cid, encode
 
 pytestmark = pytest.mark.block5_messaging
@@ -111,7 +111,7 @@ def test_initialisation_failed(host: Host) -> None:
 @pytest.mark.parametrize("routed", [True, False])
 def test_never_ready(host: Host, monkeypatch: pytest.MonkeyPatch, routed: bool) -> None:
     """A worker that is not ready in time, or whose route never comes, is ended once."""
-    monkeypatch.setattr(delivery, "START_SECONDS", 0.05)
+    monkeypatch.setattr(lives, "START_SECONDS", 0.05)
     if routed:
         host.route("acme/a", limits=Limits(deadline_ms=10))
     worker = host.connect("acme/a")
