@@ -24,8 +24,10 @@ from sandbox.wire.router_frames import (
     Deliver,
     Event,
     Initialize,
+    Mailing,
     MessagingRule,
     Metadata,
+    Publication,
     Query,
     Ready,
     Reply,
@@ -90,10 +92,13 @@ class FakeWorker:
     def message(self) -> tuple[Deliver, bytes]:
         return self.take(Deliver)
 
+    def publication(self) -> tuple[Publication, bytes]:
+        return self.take(Publication)
+
     def callback(self) -> tuple[Callback, bytes]:
         return self.take(Callback)
 
-    def reply(self, frame: Deliver | Callback, payload: bytes | None = None, error: str = "") -> None:
+    def reply(self, frame: Deliver | Publication | Callback, payload: bytes | None = None, error: str = "") -> None:
         self.send(Reply(frame.id, payload is not None, error), payload or b"")
 
     def close(self) -> None:
@@ -266,8 +271,16 @@ class Host:
         self._closers.append(control)
         return control
 
-    def route(self, name: str, rules: list[MessagingRule] | None = None, *, limits: Limits = LIMITS) -> None:
-        self.control.send(Route(cid(name), limits, rules or [], name, "1.0", [("A", "1")]))
+    def route(
+        self,
+        name: str,
+        rules: list[MessagingRule] | None = None,
+        *,
+        limits: Limits = LIMITS,
+        mailing: Mailing | None = None,
+    ) -> None:
+        route = Route(cid(name), limits, rules or [], name, "1.0", [("A", "1")], mailing=mailing or Mailing())
+        self.control.send(route)
         self.settle()
 
     def connect(self, name: str) -> FakeWorker:
@@ -291,11 +304,13 @@ class Host:
         deadline_ms: int = 20_000,
         message_size: int = 1 << 20,
         limits: Limits | None = None,
+        mailing: Mailing | None = None,
         pid: int = 0,
     ) -> FakeWorker:
         """A component with a worker that is ready."""
         if route:
-            self.route(name, rules, limits=limits or Limits(deadline_ms=deadline_ms, message_size=message_size))
+            bounds = limits or Limits(deadline_ms=deadline_ms, message_size=message_size)
+            self.route(name, rules, limits=bounds, mailing=mailing)
         worker = self.connect(name)
         self.attach(worker, pid)
         worker.ready()
