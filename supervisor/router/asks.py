@@ -155,6 +155,9 @@ class Asks:
         self, worker: Worker, component: Component, frame: Send | Request, action: str, size: int
     ) -> Component | None:
         """Who the frame is for, if it may go there; otherwise the worker is told why not."""
+        if not self._may_go_on(component):
+            self._refuse(worker, frame, "rate-limited", _too_often(component))
+            return None
         key = "" if frame.options is None else frame.options.key
         verdict, target = self._find(component, frame.target, action, key)
         if verdict is Verdict.DENIED:
@@ -167,6 +170,13 @@ class Asks:
         else:
             return target
         return None
+
+    def _may_go_on(self, component: Component) -> bool:
+        """Whether the component's rate lets another message of its own pass; before anything else is asked of it."""
+        if component.bucket.take(time.monotonic()):
+            return True
+        self._table.counters["rate-limited"] += 1
+        return False
 
     def _find(
         self, component: Component, target: ComponentId, action: str, key: str
@@ -270,9 +280,12 @@ class Asks:
             reason = told
 
         for count, named in enumerate(dict.fromkeys(frame.targets), 1):
-            verdict, target = self._find(component, named, "broadcast", "")
-            reason, text = "", ""
-            if verdict is Verdict.DENIED:
+            reason = text = ""
+            within = self._may_go_on(component)
+            verdict, target = self._find(component, named, "broadcast", "") if within else (Verdict.DENIED, None)
+            if not within:
+                reason, text = "rate-limited", _too_often(component)
+            elif verdict is Verdict.DENIED:
                 reason = "denied"
                 self._answers.record(answer, "messaging.broadcast", str(component.id), shown(named), "denied")
             elif target is None:
@@ -302,6 +315,9 @@ class Asks:
             validate_topic(frame.topic)
         except InvalidPattern:
             self._plainly(worker, frame.ask, "invalid", "not a topic")
+            return
+        if not self._may_go_on(component):
+            self._plainly(worker, frame.ask, "rate-limited", _too_often(component))
             return
         if not self._permissions.publishes(component, frame.topic):
             ack = failed(frame.ask, "denied", "denied", typed=True)
@@ -359,6 +375,10 @@ class Asks:
             self._answers.deny(worker, "messaging.metadata", shown(target), ack, "delivery-failed")
         else:
             self._answers.give(worker, Ack(frame.ask, INVALID_STATE, "not found"))
+
+
+def _too_often(sender: Component) -> str:
+    return f"more than {sender.limits.message_rate} messages a second"
 
 
 def _too_large(target: Component) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,17 +12,21 @@ from sandbox.types import ComponentId, Limits
 from sandbox.wire.router_frames import (
     FAILURES,
     Ack,
+    Broadcast,
     Callback,
     Cancel,
     Defer,
     MessagingRule,
     Options,
+    Publish,
     Request,
     Respond,
     Send,
+    SetTimer,
     Settings,
     Stop,
 )
+from supervisor.router import asks
 from tests.unit.router_host import LIMITS, TALK, FakeWorker, Host, cid
 
 pytestmark = pytest.mark.block5_messaging
@@ -303,3 +309,25 @@ def test_allowed_messages_are_recorded_where_the_host_wants_it(host: Host) -> No
     )
     assert Ack(2, 0) == a.take(Ack)[0]
     assert 2 == next(route.sent for route in host.settle().routes if route.component == cid("acme/a"))
+
+
+def test_a_component_is_held_to_its_rate(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its burst every kind of message is `rate-limited`, `queue-full` in the core's words, and is asked of
+    nobody; timers do not count, and another component (control) is not held up."""
+    bounds = Limits(deadline_ms=LIMITS.deadline_ms, message_rate=4)
+    host.start("acme/b", TALK)
+    rules = [*TALK, MessagingRule(topic="t.>", access=["publish"]), OPERATOR]
+    a, other = host.start("acme/a", rules, limits=bounds), working(host, "acme/c")
+    next_message(host, a)
+    plain, now = Options(), time.monotonic()
+    # Not a moment passes, so nothing flows back into the bucket.
+    monkeypatch.setattr(asks, "time", SimpleNamespace(monotonic=lambda: now, time_ns=time.time_ns))
+    assert Ack(1, 0) == a.ask(Broadcast(1, [B, cid("acme/c")]))
+    assert [0, 0] == [a.ask(Send(2, B, plain)).case, a.ask(Publish(3, "t.x")).case]
+    limited = CASE["rate-limited"]
+    wanted = [Send(4, B, plain), Request(5, B, 1_000, plain), Publish(6, "t.x"), Send(7, cid("other/x"), plain)]
+    assert [limited] * 4 == [a.ask(frame).case for frame in wanted]
+    assert [4, 4, 4] == [a.ask(frame).case for frame in (Send(8, B), Request(9, B, 1_000), Broadcast(10, [B]))]
+    assert 0 == a.ask(SetTimer(11, 60_000)).case
+    assert 0 == other.ask(Send(1, B, plain)).case
+    assert 7 == host.settle().counters["rate-limited"]
