@@ -50,6 +50,10 @@ JOIN = 64 * 1024
 """Payloads up to here are copied behind their header: cheaper than a second buffer to the kernel."""
 
 _IN, _IN_OUT, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT, select.EPOLLOUT
+_NO_SIGNAL = int(socket.MSG_NOSIGNAL)
+_SHORT_MORE = [bytes((MORE, size)) for size in range(256)]
+_SHORT = [bytes((0, size)) for size in range(256)]
+"""Headers of frames with one byte of length."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -124,7 +128,8 @@ class Channel(Generic[Owner]):
         inbound = self.inbound
         message = inbound.next()
         if message is not None:
-            self._whole()
+            if self._half is not None or self._reserved:
+                self._whole()
             if inbound.behind:
                 self._all.backlog.append(self)
             return message
@@ -200,13 +205,16 @@ class Channel(Generic[Owner]):
             return Sent.GONE
         head = _encode(frame)
         size, length = len(head), len(payload)
-        parts = [bytes((MORE, size)) if size < 256 else bytes((MORE | LONG,)) + size.to_bytes(8, "big"), head]
-        parts.append(bytes((0, length)) if length < 256 else bytes((LONG,)) + length.to_bytes(8, "big"))
-        if length <= JOIN:
-            parts.append(payload)
-            buffers = [b"".join(parts)]
+        if size < 256 and length < 256:
+            buffers = [b"".join((_SHORT_MORE[size], head, _SHORT[length], payload))]
         else:
-            buffers = [b"".join(parts), payload]
+            parts = [_SHORT_MORE[size] if size < 256 else bytes((MORE | LONG,)) + size.to_bytes(8, "big"), head]
+            parts.append(_SHORT[length] if length < 256 else bytes((LONG,)) + length.to_bytes(8, "big"))
+            if length <= JOIN:
+                parts.append(payload)
+                buffers = [b"".join(parts)]
+            else:
+                buffers = [b"".join(parts), payload]
         if self._queue:
             total = sum(map(len, buffers))
             room = self.inbound.payload_limit + self._all.allowance
@@ -216,9 +224,11 @@ class Channel(Generic[Owner]):
             return Sent.OK
         try:
             if len(buffers) == 1:
-                sent = self._sock.send(buffers[0], socket.MSG_NOSIGNAL)
+                sent = self._sock.send(buffers[0], _NO_SIGNAL)
+                if sent == len(buffers[0]):
+                    return Sent.OK
             else:
-                sent = self._sock.sendmsg(buffers, (), socket.MSG_NOSIGNAL)
+                sent = self._sock.sendmsg(buffers, (), _NO_SIGNAL)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -243,7 +253,7 @@ class Channel(Generic[Owner]):
         try:
             while queue:
                 view = queue[0]
-                sent = self._sock.send(view, socket.MSG_NOSIGNAL)
+                sent = self._sock.send(view, _NO_SIGNAL)
                 self.queued -= sent
                 self._all.account.used -= sent
                 if sent < len(view):

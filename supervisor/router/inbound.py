@@ -26,6 +26,8 @@ Message = tuple[bytes, bytes]
 _U64: Final = struct.Struct(">Q")
 _SHORT_HEADER: Final = 2
 _LONG_HEADER: Final = 9
+_SHORTEST: Final = 3
+"""Two headers of short frames have more bytes than this."""
 
 
 class Inbound:
@@ -102,10 +104,23 @@ class Inbound:
         Raises:
             ProtocolViolation: what has come so far can be no message of a worker. The stream is of no more use.
         """
-        buffer, start = self._buffer, self._start
-        have = self._end - start
+        buffer, start, have_end = self._buffer, self._start, self._end
+        have = have_end - start
         if have < self.need:
             return None
+        if have > _SHORTEST and buffer[start] == MORE:
+            # Two short frames, all there: nearly every message. What this does not take is judged below.
+            head_end = start + _SHORT_HEADER + buffer[start + 1]
+            if head_end + 1 < have_end and buffer[head_end] == 0:
+                size = buffer[head_end + 1]
+                end = head_end + _SHORT_HEADER + size
+                if end <= have_end and size <= self.payload_limit:
+                    if isinstance(buffer, bytes):
+                        message = buffer[start + 2 : head_end], buffer[head_end + 2 : end]
+                    else:
+                        message = bytes(buffer[start + 2 : head_end]), bytes(buffer[head_end + 2 : end])
+                    self._taken(end)
+                    return message
         head = self._body(start, have, MORE, MAX_HEAD)
         if head is None:
             return None
@@ -124,11 +139,17 @@ class Inbound:
             return None
         view = memoryview(buffer)
         message = bytes(view[head[0] : head_end]), bytes(view[payload[0] : end])
-        if end == self._end:
-            self.clear()
-        else:
-            self._start, self.need, self.most = end, 1, 1
+        self._taken(end)
         return message
+
+    def _taken(self, end: int) -> None:
+        if end == self._end:
+            self._buffer = b""
+            self._start = self._end = 0
+            self._large = False
+        else:
+            self._start = end
+        self.need = self.most = 1
 
     def _body(self, at: int, have: int, wanted: int, limit: int) -> tuple[int, int] | None:
         """Where the body of the frame at `at` begins and ends; None, and `need` from `at`, without its header."""

@@ -42,7 +42,9 @@ LAST_MESSAGES = 64
 """Most messages taken in that a worker had sent when it died; an honest one has three on the way."""
 SPARE_FDS = 32
 """Descriptors kept free for other things than workers."""
-_IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
+_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_IN_OUT = _IN | _OUT
+_LIFE = (Ready, HealthReply, Ended)
 
 
 class Loop:
@@ -69,6 +71,8 @@ class Loop:
         self._epoll = select.epoll()
         self._epoll.register(bus.fileno(), _IN)
         self._watched: dict[int, int] = {}
+        self._watched_for: tuple[bool, int, bool] | None = None
+        """What `_watched` was derived from; None: it has changed since."""
         self._channels: Channels[Worker] = Channels(
             self._epoll, self.delivery.timers, self._table.account, violated=self.delivery.lives.violation
         )
@@ -123,11 +127,13 @@ class Loop:
 
     def _watch(self) -> None:
         """Poll the plain descriptors for what is wanted of them now."""
+        state = self._supervisor.wants_write, self._audit.fileno(), self._audit.wants_write
+        if state == self._watched_for:
+            return
+        self._watched_for = state
         wanted: dict[int, int] = {self._supervisor.fileno(): _flags(self._supervisor.wants_write)}
         if self._audit.connected:
             wanted[self._audit.fileno()] = _flags(self._audit.wants_write)
-        if wanted == self._watched:
-            return
         for fd in self._watched.keys() - wanted.keys():
             self._epoll.unregister(fd)
         for fd, flags in wanted.items():
@@ -150,12 +156,12 @@ class Loop:
         worker = channel.owner
         if worker is None:
             return
-        if events & select.EPOLLOUT:
+        if events & _OUT:
             channel.flush()
         if channel.paused:
-            if events & ~select.EPOLLOUT:
+            if events & ~_OUT:
                 self.delivery.lives.hung_up(worker)
-        elif events & ~select.EPOLLOUT and not channel.inbound.behind:
+        elif events & ~_OUT and not channel.inbound.behind:
             self._next(worker, channel.receive)
 
     def _next(self, worker: Worker, source: Callable[[], Message | None]) -> bool:
@@ -198,7 +204,7 @@ class Loop:
                 lives.violation(worker, "payload over the message size")
             else:
                 delivery.reply(worker, frame, payload)
-        elif isinstance(frame, Ready | HealthReply | Ended):
+        elif isinstance(frame, _LIFE):
             if payload:
                 lives.violation(worker, f"{kind.__name__} with a payload")
             elif isinstance(frame, Ready):
@@ -246,10 +252,12 @@ class Loop:
         if not self._audit.on_readable():
             # Closed, and so forgotten by epoll; its number may be another's by the next turn.
             self._watched.pop(fd, None)
+            self._watched_for = None
 
     def _unwatch_audit(self) -> None:
         # The old descriptor's number may come back for the new one: forget it before it is closed.
         fd = self._audit.fileno()
+        self._watched_for = None
         if self._watched.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 

@@ -50,7 +50,7 @@ class Port:
         uid: whose connections are taken.
     """
 
-    __slots__ = ("socket",)
+    __slots__ = ("_touched", "socket")
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], listen_fd: int, path: str, uid: int):
         self.socket: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -62,6 +62,7 @@ class Port:
         self.socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self.socket.setsockopt(zmq.USE_FD, listen_fd)
         self.socket.bind(f"ipc://{path}")
+        self._touched = True  # since `pending` was last False
 
     def fileno(self) -> int:
         """Readable when `pending` may have changed; it says nothing of what is pending already."""
@@ -69,12 +70,19 @@ class Port:
 
     @property
     def pending(self) -> bool:
-        """Whether a message can be received now."""
-        return bool(int(self.socket.getsockopt(_EVENTS)) & _READABLE)
+        """Whether a message can be received now.
+
+        Once that was not so, only the descriptor or a call on the socket can bring one to light (zmq_getsockopt(3),
+        ZMQ_FD): libzmq is not asked again before.
+        """
+        if self._touched:
+            self._touched = bool(int(self.socket.getsockopt(_EVENTS)) & _READABLE)
+        return self._touched
 
     def receive(self) -> Received | None:
         """The next message, or None when there is none now. What has not two frames is read to its end and named."""
         sock = self.socket
+        self._touched = True
         try:
             peer = sock.recv(_NOW)
         except zmq.Again:
@@ -95,6 +103,7 @@ class Port:
     def send(self, peer: bytes, frame: msgspec.Struct, payload: bytes = b"") -> int:
         """Send one message; 0, or `EHOSTUNREACH` (no such peer) or `EAGAIN` (it does not read)."""
         sock = self.socket
+        self._touched = True
         try:
             sock.send(peer, _NOW_MORE)
         except zmq.Again:
