@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import probes
-from live_host import GUESTS, Host
+from live_host import GUESTS, Host, wait_until
 
 from sandbox.errors import AirssysError
 from supervisor.cli.packages import parts_of
@@ -110,6 +110,7 @@ class Killer:
         self._random = random.Random(seed)
         self._over = threading.Event()
         self.deaths = 0
+        self._last: int | None = None
         self.states: Counter[str] = Counter()
         """States of the component that a death came in."""
 
@@ -119,11 +120,12 @@ class Killer:
                 status = self._host.component(self._component)
                 if kill(self._host, self._component, status["pid"]):
                     self.deaths += 1
+                    self._last = status["pid"]
                     self.states[status["state"]] += 1
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[Killer]:
-        """Kill meanwhile."""
+        """Kill meanwhile; returns when there is a worker again, and its last death is known to all."""
         thread = threading.Thread(target=self._run)
         thread.start()
         try:
@@ -131,6 +133,11 @@ class Killer:
         finally:
             self._over.set()
             thread.join()
+        wait_until("another worker", self._whole)
+
+    def _whole(self) -> bool:
+        status = self._host.component(self._component)
+        return status["state"] == "running" and status["pid"] not in (self._last, None)
 
 
 def kill(host: Host, component: str, pid: int | None) -> bool:
