@@ -21,6 +21,7 @@ from sandbox.errors import AirssysError
 from sandbox.types import CallPath, ComponentId
 from sandbox.walls import MAY_BE_ACCEPTED
 from supervisor.config_messaging import MessagingConfig, read_messaging
+from supervisor.config_tree import SupervisorSpec, read_supervisors
 from supervisor.packages.errors import ConfigError
 from supervisor.packages.files import FileError, check_owner_only_writes, read_regular
 from supervisor.packages.limit_table import TABLE, parser, spelled
@@ -102,6 +103,8 @@ class HostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[storage] map-size: most bytes all components together can store."""
     install_policy: Literal["review", "trusted"] = "trusted"
     """[policy] install: "trusted" lets packages of trusted publishers in without a question, "review" asks always."""
+    supervisors: tuple[SupervisorSpec, ...] = ()
+    """[[supervisor]], in the order of the file."""
 
     @property
     def api_socket(self) -> str:
@@ -227,6 +230,7 @@ def parse_config(text: str | bytes, places: HostConfig, *, file: str = FILE_NAME
         compile_timeout_ms=_duration(compiler, "timeout", places.compile_timeout_ms, 1_000, 3_600_000),
         storage_map_size=_size(storage, "map-size", places.storage_map_size, 1 << 20, 1 << 40),
         install_policy=policy.take("install", _install, default=places.install_policy),
+        supervisors=read_supervisors(root),
     )
     root.done()
     return config

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "start": ("components", "Start a component."),
     "stop": ("components", "Stop a component."),
     "restart": ("components", "End a component's worker and start another."),
+    "release": ("components", "End a quarantine."),
     "send": ("messages", "Send a message to a component."),
     "request": ("messages", "Send a message and print the reply's bytes."),
     "logs": ("lines", "Show what a component logged."),

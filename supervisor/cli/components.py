@@ -1,4 +1,4 @@
-"""`start`, `stop`, `restart`."""
+"""`start`, `stop`, `restart`, `release`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def outcome_of(options: Globals, status: dict[str, Any], done: str, *, wanted: s
 @click.argument("component")
 @click.pass_obj
 def start_(options: Globals, component: str) -> None:
-    """Start a component and wait until it runs. Ends a quarantine.
+    """Start a component and wait until it runs. Ends its quarantine.
 
     \b
     Example:
@@ -83,3 +83,38 @@ def restart_(options: Globals, component: str) -> None:
     with options.client() as client:
         status = client.post(f"{path}/restart", timeout=LONG)
     outcome_of(options, status, "restarted", wanted="running")
+
+
+@click.command("release", cls=Command)
+@click.argument("what", metavar="COMPONENT|SUPERVISOR")
+@click.pass_obj
+def release_(options: Globals, what: str) -> None:
+    """End the quarantine of a component, or of all below a supervisor, and start what it held.
+
+    What is below a supervisor starts in its order. `airssys status` names the cause of a quarantine.
+
+    \b
+    Example:
+      airssys release acme/echo
+      airssys release workers
+    """
+    if "/" in what:
+        _, path = component_path(what)
+        with options.client() as client:
+            status = client.post(f"{path}/release", timeout=LONG)
+        outcome_of(options, status, "released", wanted="running")
+        return
+    with options.client() as client:
+        supervisor = client.post(f"/v1/supervisors/{supervisor_name(what)}/release", timeout=LONG)
+    if supervisor["state"] != "running":
+        raise NotRunningError(
+            f"released, but what is below it is {supervisor['state']}", subject=what, hint="see airssys status"
+        )
+    options.result(supervisor, f"supervisor {what} released, running")
+
+
+def supervisor_name(text: str) -> str:
+    """A supervisor's name as a part of a path. Raises OperatorError."""
+    if not text or not all(char.isalnum() or char == "-" for char in text) or not text.isascii():
+        raise OperatorError("not a supervisor's name", subject=text, hint="a component is namespace/name")
+    return text

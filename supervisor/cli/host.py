@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -133,7 +134,10 @@ def _wait_silence(options: Globals, timeout: float) -> bool:
 @click.command("status", cls=Command)
 @click.pass_obj
 def status_(options: Globals) -> None:
-    """Show the host's processes, the walls it lost, and every component.
+    """Show the host's processes, the walls it lost, and every component in its place in the supervision tree.
+
+    A component's READY is no while it calls itself unhealthy or does not run; RATE is messages delivered a second; LAST
+    END is how its last worker ended. The restarts of a supervisor are those within its window, of as many as it may.
 
     \b
     Example:
@@ -163,23 +167,61 @@ def status_(options: Globals) -> None:
     if not status["components"]:
         options.say("no components")
         return
-    columns = ["COMPONENT", "STATE", "HEALTH", "PID", "RESTARTS", "UPTIME", "MEMORY", "MAILBOX", "LAST END"]
-    options.table(columns, [_row(component) for component in status["components"]])
+    columns = [
+        "COMPONENT",
+        "STATE",
+        "HEALTH",
+        "READY",
+        "PID",
+        "RESTARTS",
+        "UPTIME",
+        "MEMORY",
+        "MAILBOX",
+        "RATE",
+        "LAST END",
+    ]
+    options.table(columns, list(_tree(status)))
     for component in status["components"]:
+        if component["quarantine"]:
+            options.say(f"quarantined: {component['id']}: {component['quarantine'].splitlines()[0]}")
         if component["lost-wall"]:
             options.say(f"wall lost for {component['id']}: {component['lost-wall']}")
 
 
-def _row(component: dict[str, Any]) -> list[str]:
+def _tree(status: dict[str, Any]) -> Iterator[list[str]]:
+    """A row for each supervisor and component, each below its supervisor and indented."""
+    components = {component["id"]: component for component in status["components"]}
+    supervisors = {supervisor["name"]: supervisor for supervisor in status["supervisors"]}
+
+    def below(name: str, depth: int) -> Iterator[list[str]]:
+        for child in supervisors[name]["children"]:
+            if child in supervisors:
+                yield _supervisor_row(supervisors[child], depth)
+                yield from below(child, depth + 1)
+            elif child in components:
+                yield _row(components[child], depth)
+
+    yield from below("root", 0)
+
+
+def _supervisor_row(supervisor: dict[str, Any], depth: int) -> list[str]:
+    name = f"{'  ' * depth}{supervisor['name']} ({supervisor['strategy']})"
+    restarts = f"{supervisor['restarts']}/{supervisor['max-restarts']}"
+    return [name, supervisor["state"], "-", "-", "-", restarts, "-", "-", "-", "-", "-"]
+
+
+def _row(component: dict[str, Any], depth: int) -> list[str]:
     return [
-        component["id"],
+        "  " * depth + component["id"],
         component["state"],
         component["health"],
+        _yes(component["ready"]),
         _or_dash(component["pid"]),
         str(component["restarts"]),
         "-" if component["uptime"] is None else seconds(component["uptime"]),
         "-" if component["memory"] is None else size(component["memory"]),
         _or_dash(component["mailbox"]),
+        "-" if component["rate"] is None else f"{component['rate']:.1f}/s",
         last_end(component),
     ]
 

@@ -212,6 +212,9 @@ def info_(options: Globals, component: str) -> None:
     status = info["status"]
     text = [
         f"{status['id']}: {status['state']}, health {status['health']}, last end {last_end(status)}",
+        *([f"quarantined: {status['quarantine']}"] if status["quarantine"] else []),
+        f"supervisor {status['supervisor']}, {status['restarts']} restarts, {'' if status['ready'] else 'not '}ready",
+        *_mail(status),
         f"version {status['version']} (release {status['release']}), sha256 {status['digest']}",
         f"publisher {info['publisher']}, key {info['keyid']}",
         f"installed by {info['installed-by']} at {_time(info['installed-at'])}, agreed to by {info['consent-by']}",
@@ -225,8 +228,24 @@ def info_(options: Globals, component: str) -> None:
         *(f"ended {_time(end['at'])}: {end['outcome']} {end['detail']}".rstrip() for end in info["ends"]),
     ]
     if status["uptime"] is not None:
-        text.insert(1, f"up {seconds(status['uptime'])}, pid {status['pid']}, {status['restarts']} restarts")
+        text.insert(1, f"up {seconds(status['uptime'])}, pid {status['pid']}")
     options.result(info, "\n".join(text))
+
+
+def _mail(status: dict[str, Any]) -> Iterator[str]:
+    """What the router tells of it; nothing while there is no router."""
+    if status["mailbox"] is None:
+        return
+    hand = ", one in hand" if status["busy"] else ""
+    yield f"mailbox: {status['mailbox']} waiting, {status['waiting-bytes']} bytes{hand}"
+    words = ("delivered", "failed", "denied", "sent", "dropped", "expired", "redelivered", "dead")
+    yield f"messages: {', '.join(f'{status[word]} {word}' for word in words)}; {status['rate']:.1f}/s"
+    if status["subscriptions"]:
+        yield f"subscribed to {', '.join(status['subscriptions'])}"
+    if status["timers"]:
+        yield f"timers: {status['timers']}"
+    if status["breaker"]:
+        yield f"circuit breaker: {status['breaker']}"
 
 
 def _crossing(crossing: dict[str, Any]) -> Iterator[str]:

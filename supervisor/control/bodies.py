@@ -141,7 +141,12 @@ class HostStatus(_Answer, frozen=True):
 
 
 class ComponentStatus(_Answer, frozen=True):
-    """One instance. Seconds and bytes; `outcome` is how its last worker ended, "" when none has."""
+    """One instance. Seconds and bytes; `outcome` is how its last worker ended, "" when none has.
+
+    `ready`: it runs and does not call itself unhealthy, so that groups route to it. `supervisor` is the one it belongs
+    to, `quarantine` the cause of its quarantine. `mailbox` to `dead` count messages, `rate` those delivered a second;
+    all of them are null while the router is away, and begin with it. `breaker` is closed, open, half-open or "".
+    """
 
     id: str
     state: str
@@ -162,13 +167,45 @@ class ComponentStatus(_Answer, frozen=True):
     digest: str
     next_start: float | None
     lost_wall: str
+    supervisor: str
+    quarantine: str
+    ready: bool
+    busy: bool | None
+    waiting_bytes: int | None
+    sent: int | None
+    dropped: int | None
+    expired: int | None
+    redelivered: int | None
+    dead: int | None
+    rate: float | None
+    timers: int | None
+    subscriptions: list[str] | None
+    breaker: str
+
+
+class SupervisorStatus(_Answer, frozen=True):
+    """One supervisor. `children` are components that are installed and supervisors, in start order; `restarts` are
+    those within its window (seconds), `gave_up` how often it had more than `max_restarts` and its own supervisor had to
+    act. `state` is running, restarting, quarantined, stopped, or degraded where some of it runs and some does not. The
+    root has no limits of its own: each of its children has."""
+
+    name: str
+    parent: str
+    strategy: str
+    state: str
+    children: list[str]
+    restarts: int
+    max_restarts: int | None
+    window: float | None
+    gave_up: int
 
 
 class StatusAnswer(_Answer, frozen=True):
-    """Host and components."""
+    """Host, components, and the tree they stand in: the root first, then as declared."""
 
     host: HostStatus
     components: list[ComponentStatus]
+    supervisors: list[SupervisorStatus]
 
 
 class ComponentsAnswer(_Answer, frozen=True):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from supervisor.control import bodies, handlers_components, handlers_host, handlers_packages
+from supervisor.control import bodies, handlers_components, handlers_host, handlers_packages, handlers_supervisors
 from supervisor.control.context import Control
 from supervisor.control.peer import Peer
 
@@ -28,7 +28,7 @@ class Endpoint(NamedTuple):
 
 _ID = "/v1/components/{namespace}/{name}/{instance}"
 _NDJSON, _BYTES, _FORM = "application/x-ndjson", "application/octet-stream", "multipart/form-data"
-_C, _H, _P = handlers_components, handlers_host, handlers_packages
+_C, _H, _P, _S = handlers_components, handlers_host, handlers_packages, handlers_supervisors
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/v1/status", _H.status, bodies.NoQuery, None, bodies.StatusAnswer),
@@ -42,6 +42,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", _ID + "/start", _C.start, bodies.NoQuery, None, bodies.ComponentStatus),
     Endpoint("POST", _ID + "/stop", _C.stop, bodies.StopQuery, None, bodies.ComponentStatus),
     Endpoint("POST", _ID + "/restart", _C.restart, bodies.NoQuery, None, bodies.ComponentStatus),
+    Endpoint("POST", _ID + "/release", _C.release, bodies.NoQuery, None, bodies.ComponentStatus),
+    Endpoint("POST", "/v1/supervisors/{supervisor}/release", _S.release, bodies.NoQuery, None, bodies.SupervisorStatus),
     Endpoint("POST", "/v1/messages", _C.message, bodies.MessageQuery, _BYTES, _BYTES),
     Endpoint("POST", "/v1/packages", _P.upload, bodies.NoQuery, _FORM, bodies.PlanAnswer),
     Endpoint("POST", "/v1/install", _P.install, bodies.NoQuery, bodies.InstallRequest, bodies.ComponentStatus),

@@ -26,6 +26,7 @@ from supervisor.control.bodies import (
 )
 from supervisor.control.context import Control
 from supervisor.control.errors import MessageError, ValidationError
+from supervisor.control.health import UNHEALTHY
 from supervisor.control.instance import Instance, State
 from supervisor.control.parsing import component_of, parse_component, read_bytes, read_query
 from supervisor.control.peer import Peer
@@ -54,7 +55,7 @@ def memory_of(pid: int) -> int | None:
         return None
 
 
-def status_of(instance: Instance, route: RouteState | None) -> ComponentStatus:
+def status_of(control: Control, instance: Instance, route: RouteState | None) -> ComponentStatus:
     """One instance as `status` shows it."""
     now = time.monotonic()
     live = instance.live
@@ -79,6 +80,20 @@ def status_of(instance: Instance, route: RouteState | None) -> ComponentStatus:
         digest=instance.spec.digest,
         next_start=None if instance.next_start is None else round(max(0.0, instance.next_start - now), 3),
         lost_wall=instance.lost_wall,
+        supervisor=control.lifecycle.tree.parent(str(instance.component)),
+        quarantine=instance.row.quarantine,
+        ready=instance.state is State.RUNNING and instance.health != UNHEALTHY,
+        busy=None if route is None else route.busy,
+        waiting_bytes=None if route is None else route.waiting_bytes,
+        sent=None if route is None else route.sent,
+        dropped=None if route is None else route.dropped,
+        expired=None if route is None else route.expired,
+        redelivered=None if route is None else route.redelivered,
+        dead=None if route is None else route.dead,
+        rate=None if route is None else round(route.rate, 3),
+        timers=None if route is None else route.timers,
+        subscriptions=None if route is None else route.subscriptions,
+        breaker="" if route is None else route.breaker,
     )
 
 
@@ -92,7 +107,7 @@ async def statuses(control: Control, package: str = "") -> list[ComponentStatus]
     """All instances, or those of one package, by id."""
     routes = await control.lifecycle.router_states()
     return [
-        status_of(instance, routes.get(component))
+        status_of(control, instance, routes.get(component))
         for component, instance in sorted(control.lifecycle.instances.items())
         if package in ("", component.package)
     ]
@@ -112,7 +127,7 @@ async def info(control: Control, request: web.Request, _peer: Peer) -> Component
     row = instance.row
     metadata = instance.live.metadata if instance.live is not None else None
     return ComponentInfo(
-        status=status_of(instance, routes.get(component)),
+        status=status_of(control, instance, routes.get(component)),
         package=package.id,
         keyid=package.keyid,
         publisher=package.publisher,
@@ -141,20 +156,27 @@ async def info(control: Control, request: web.Request, _peer: Peer) -> Component
 async def start(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
     """Start a component; answers once it runs or has failed to."""
     component = await _recorded(control, "component.start", request, peer)
-    return status_of(await control.lifecycle.start(component), None)
+    return status_of(control, await control.lifecycle.start(component), None)
 
 
 async def stop(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
     """Stop a component; answers once its worker is gone."""
     drain = read_query(request, StopQuery).drain
     component = await _recorded(control, "component.stop", request, peer)
-    return status_of(await control.lifecycle.stop(component, drain=drain), None)
+    return status_of(control, await control.lifecycle.stop(component, drain=drain), None)
 
 
 async def restart(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
     """End a component's worker and start another; its mailbox stays."""
     component = await _recorded(control, "component.restart", request, peer)
-    return status_of(await control.lifecycle.restart(component), None)
+    return status_of(control, await control.lifecycle.restart(component), None)
+
+
+async def release(control: Control, request: web.Request, peer: Peer) -> ComponentStatus:
+    """Start a quarantined component; answers once it runs or has failed to."""
+    control.lifecycle.quarantined(component_of(request))
+    component = await _recorded(control, "component.release", request, peer)
+    return status_of(control, await control.lifecycle.release(component), None)
 
 
 async def remove(control: Control, request: web.Request, peer: Peer) -> Accepted:

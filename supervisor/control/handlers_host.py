@@ -23,6 +23,7 @@ from supervisor.control.bodies import (
 from supervisor.control.context import Control
 from supervisor.control.errors import AuditError, UnavailableError, ValidationError
 from supervisor.control.handlers_components import statuses
+from supervisor.control.handlers_supervisors import supervisors
 from supervisor.control.parsing import parse_component, read_query
 from supervisor.control.peer import Peer
 from supervisor.packages.limit_table import TABLE, beside, held_by
@@ -53,7 +54,7 @@ async def status(control: Control, _request: web.Request, _peer: Peer) -> Status
     config = control.config
     held = {row.key: held_by(row, living.controllers) for row in TABLE} | beside(living.controllers)
     host = HostStatus(version(), state, uptime, config.profile, config.spawn, config.pool, processes, lost, held)
-    return StatusAnswer(host, await statuses(control))
+    return StatusAnswer(host, await statuses(control), supervisors(control))
 
 
 async def doctor(control: Control, _request: web.Request, _peer: Peer) -> DoctorAnswer:

@@ -73,7 +73,7 @@ async def install(control: Control, request: web.Request, peer: Peer) -> Compone
     asked = await read_json(request, InstallRequest)
     component = await control.installer.install(asked, peer.name)
     instance = await control.lifecycle.installed(component, start=asked.start)
-    return status_of(instance, None)
+    return status_of(control, instance, None)
 
 
 async def trust(control: Control, _request: web.Request, _peer: Peer) -> TrustAnswer:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import Metadata, Route
 from sandbox.wire.supervisor_frames import Started, WorkerEnded
+from supervisor.control.health import Watch
 from supervisor.control.registry import InstanceRow
 from supervisor.control.spec import ComponentSpec
-from supervisor.control.tree import Intensity
 
 
 class State(enum.StrEnum):
@@ -26,7 +26,7 @@ class State(enum.StrEnum):
     """Ended; waits to be started again."""
     STOPPING = "stopping"
     QUARANTINED = "quarantined"
-    """Ended too often in its window; only an operator starts it again."""
+    """Ended too often in its window, or its supervisor gave up; only an operator starts it again."""
     FAILED = "failed"
     """May not or cannot be started (refused package, failed compilation); only an operator starts it again."""
 
@@ -48,6 +48,8 @@ class Incarnation:
     kill_reason: str = ""
     """Why control itself had it killed, if it did."""
     metadata: Metadata | None = None
+    watch: Watch | None = None
+    """What came of its health checks, once it is ready."""
 
     @classmethod
     def new(cls, number: int) -> Incarnation:
@@ -72,7 +74,6 @@ class Instance:
 
     row: InstanceRow
     spec: ComponentSpec
-    intensity: Intensity
     restarts: int = 0
     state: State = State.STOPPED
     health: str = "unknown"
@@ -85,6 +86,8 @@ class Instance:
     """Monotonic seconds, while in BACKOFF."""
     failed_at: float = 0.0
     lost_wall: str = ""
+    claim: object | None = None
+    """The operation that is going to stop it or start it; an end that comes before is no news."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -109,7 +112,17 @@ class Instance:
         self.outcome, self.detail, self.failed_at = outcome, detail, time.monotonic()
         self.enter(state)
 
+    def unclaim(self, state: State) -> None:
+        """No operation is going to do anything to it any more."""
+        self.claim = None
+        self.enter(state)
+
     async def settled(self) -> None:
         """Wait until it is neither starting nor stopping."""
         while self.state in (State.STARTING, State.STOPPING):
+            await self.changed.wait()
+
+    async def decided(self) -> None:
+        """Wait until it is ready, or will not be without something new: given up, resting, stopped."""
+        while self.claim is not None or self.state in (State.STARTING, State.STOPPING, State.BACKOFF):
             await self.changed.wait()

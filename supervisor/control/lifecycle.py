@@ -1,43 +1,39 @@
-"""The tree: which instances run, what happens when one ends, and how they all stop.
+"""The life of all instances: control's return, what operators ask, and what supervisor and router tell.
 
-One task per instance that should run (`_supervise`): start, watch, and by the manifest's `[supervision]` start again,
-wait, or give up. Operators' commands take the instance's lock, so that they come one after another. What lives is
-known from the supervisor; what is ready, from the router; both are asked again when control itself comes back.
+Which instances run and what follows from an end is decided by the tree (`supervision`) and done by the `runner`.
+Operators' commands take the instance's lock, so that they come one after another. What lives is known from the
+supervisor; what is ready, from the router; both are asked again when control itself comes back.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from sandbox.errors import AirssysError
 from sandbox.types import ComponentId, Outcome
 from sandbox.wire.router_frames import Event, RouteState
-from sandbox.wire.supervisor_frames import Drain, ProcessRestarted, WorkerEnded
+from sandbox.wire.supervisor_frames import Drain, Living, ProcessRestarted, WorkerEnded
+from supervisor.config_tree import ROOT, SupervisorSpec
+from supervisor.control import replicas
 from supervisor.control.audit_link import AuditLink
-from supervisor.control.errors import ConflictError, ControlError, NotFoundError, SupervisorError, UnavailableError
+from supervisor.control.errors import ConflictError, NotFoundError, SupervisorError, UnavailableError
 from supervisor.control.instance import Incarnation, Instance, State
 from supervisor.control.registry import EndRow, InstanceRow, Registry
 from supervisor.control.router_link import RouterLink
+from supervisor.control.runner import Runner
 from supervisor.control.spec import from_predicate
 from supervisor.control.starter import Starter, StartFailed
+from supervisor.control.supervision import Tree, flat
 from supervisor.control.supervisor_link import SupervisorLink, Unasked
-from supervisor.control.tree import Intensity, wants_restart
 
 _log = logging.getLogger("airssys.control")
 
 HOST_FAULT = 5.0
 """Seconds before a router's or bridge's restart within which a worker's end is put down to the host."""
-EXHAUSTED = "E_EXHAUSTED"
-HOST_ABSENT = frozenset({"E_NOT_READY", "E_UNAVAILABLE", "E_NO_SPACE", EXHAUSTED})
-"""Codes with which a start fails because another process of the host is away, or its disk is full."""
-ABSENCE_FIRST, ABSENCE_MOST = 0.02, 1.0
-"""Seconds before the next attempt then: the first, the longest."""
-STOP_GRACE = 2.0
-"""Seconds beyond its deadline that a worker has to shut down before it is killed."""
 
 
 class Lifecycle:
@@ -45,6 +41,7 @@ class Lifecycle:
 
     Args:
         on_drained: called after a `Drain` has stopped every component.
+        supervisors: the declared supervisors.
     """
 
     def __init__(
@@ -56,26 +53,35 @@ class Lifecycle:
         registry: Registry,
         starter: Starter,
         on_drained: Callable[[], None],
+        supervisors: tuple[SupervisorSpec, ...] = (),
     ) -> None:
         self._supervisor, self._router, self._audit = supervisor, router, audit
         self._registry, self._starter = registry, starter
         self._on_drained = on_drained
-        self.instances: dict[ComponentId, Instance] = {}
-        self.draining = False
-        self._order = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tree = Tree(supervisors)
+        self._runner = Runner(tree=self.tree, router=router, audit=audit, registry=registry, starter=starter)
+        self.instances = self._runner.instances
         self._early: list[WorkerEnded | Event] | None = []
-        self._words: dict[int, str] = {}
         """What was told of workers not known yet, while `adopt` runs."""
+        self._words: dict[int, str] = {}
+
+    @property
+    def draining(self) -> bool:
+        """Whether the host is stopping."""
+        return self._runner.draining
 
     # -- coming back ------------------------------------------------------------------------------------------
 
     async def adopt(self) -> None:
         """Load the registry, take over the workers that live, end those that should not, start the missing ones."""
+        replicas.settle(self._registry, self.tree.supervisors())
+        living = await self._supervisor.snapshot()
+        back = _came_back(living)
         for row in self._registry.instances():
             self._load(row)
-        living = await self._supervisor.snapshot()
-        self.draining = living.stopping
+            if not back:
+                self._runner.set_resting(self.instances[row.component], False)
+        self._runner.draining = living.stopping
         try:
             routes = {route.component: route for route in await self._router.query()}
         except UnavailableError:
@@ -84,8 +90,8 @@ class Lifecycle:
             instance = self.instances.get(worker.component)
             live = Incarnation.new(worker.incarnation)
             live.pid, live.uid = worker.pid, worker.uid
-            if instance is None or not instance.row.running or instance.live is not None:
-                self._spawn(self._end_stray(worker.component, worker.incarnation))
+            if instance is None or not instance.row.running or instance.row.quarantine or instance.live is not None:
+                self._runner.spawn(self._end_stray(worker.component, worker.incarnation))
                 continue
             instance.live = live
             self._starter.incarnations[live.number] = instance
@@ -97,18 +103,39 @@ class Lifecycle:
         early, self._early = self._early or [], None
         for event in early:
             if isinstance(event, Event):
-                self.on_router(event)
+                self._router_event(event)
             else:
                 self._resolve_end(event)
         for component in routes.keys() - {i.component for i in self.instances.values() if i.row.running}:
             await self._router.unroute(component)
-        for instance in list(self.instances.values()):
-            if instance.row.running and not self.draining:
+        wanted = [instance for instance in self.instances.values() if instance.row.running]
+        if not self.draining:
+            for instance in wanted:
                 await self._router.route(instance.route())
-                if instance.row.quarantine and instance.live is None:
-                    instance.state = State.QUARANTINED
-                else:
-                    self._launch(instance)
+            self._take_up(wanted, back)
+
+    def _take_up(self, wanted: list[Instance], back: bool) -> None:
+        """Supervise what lives and start the rest in order."""
+        for instance in wanted:
+            if instance.live is not None:
+                self._runner.launch(instance)
+            elif instance.row.quarantine:
+                instance.state = State.QUARANTINED
+        missing = [i for i in wanted if i.live is None and not i.row.quarantine] if back else []
+        for instance in missing:
+            if instance.row.resting or instance.spec.supervision.restart == "temporary":
+                self.tree.rests(str(instance.component))
+                self._runner.set_resting(instance, True)
+        batches, token = self._runner.claim_order(ROOT, fresh=not back)
+        self._runner.operations.begin(ROOT, functools.partial(self._runner.start_in_order, batches, token))
+        for instance in missing:
+            if instance.claim is token and any(map(self._lives, self.tree.concerned(str(instance.component)))):
+                # It ended while no control was there to see it: that concerns those who are left of its group.
+                instance.outcome, instance.detail = Outcome.KILLED, "it ended while control was away"
+                self._runner.after_end(instance, 0.0)
+
+    def _lives(self, name: str) -> bool:
+        return self.instances[ComponentId.parse(name)].live is not None
 
     async def _end_stray(self, component: ComponentId | None, incarnation: int) -> None:
         with contextlib.suppress(SupervisorError, UnavailableError):
@@ -118,19 +145,22 @@ class Lifecycle:
     def _load(self, row: InstanceRow) -> Instance:
         package = self._registry.package(row.package)
         spec = from_predicate(package.manifest, package.digest)
-        instance = Instance(row, spec, Intensity(spec.supervision))
+        instance = Instance(row, spec)
         instance.restarts = self._registry.restarts(row.component)
         ends = self._registry.ends(row.component, 1)
         if ends:
             instance.outcome, instance.detail = ends[0].outcome, ends[0].detail
         self.instances[row.component] = instance
+        self.tree.add(str(row.component), spec.supervision)
+        self.tree.set_absent(str(row.component), not row.running)
         return instance
 
     def _renew(self, instance: Instance) -> None:
         instance.row = self._registry.instance(instance.component)
         package = self._registry.package(instance.row.package)
         instance.spec = from_predicate(package.manifest, package.digest)
-        instance.intensity = Intensity(instance.spec.supervision)
+        self.tree.add(str(instance.component), instance.spec.supervision)
+        self.tree.set_absent(str(instance.component), not instance.row.running)
 
     # -- what operators ask -----------------------------------------------------------------------------------
 
@@ -142,18 +172,32 @@ class Lifecycle:
         return instance
 
     async def installed(self, component: ComponentId, *, start: bool) -> Instance:
-        """Take up a new or changed registry row; a running worker of the old package is stopped first."""
+        """Take up a new or changed registry row; a running worker of the old package is stopped first.
+
+        Replicas follow their instance 0: they are made, changed and started in the background.
+        """
         self._refuse_while_draining()
-        instance = self.instances.get(component)
-        if instance is None:
-            instance = self._load(self._registry.instance(component))
-        else:
-            # The same object: whoever waits for its lock must find the new package, not a stale copy of the old.
-            async with instance.lock:
-                await self._halt(instance, drain=False)
-                self._renew(instance)
+        instance = await self._take_row(component)
+        spec = replicas.template_of(component, self.tree.supervisors())
+        if spec is not None and component.instance == "0":
+            changed, _ = replicas.settle(self._registry, [spec])
+            for replica in changed:
+                await self._take_row(replica)
         if start:
             await self.start(component)
+            if spec is not None:
+                self._start_below(spec.name)
+        return instance
+
+    async def _take_row(self, component: ComponentId) -> Instance:
+        instance = self.instances.get(component)
+        if instance is None:
+            return self._load(self._registry.instance(component))
+        # The same object: whoever waits for its lock must find the new package, not a stale copy of the old.
+        async with instance.lock:
+            instance.claim = None
+            await self._runner.halt(instance)
+            self._renew(instance)
         return instance
 
     async def start(self, component: ComponentId) -> Instance:
@@ -161,14 +205,17 @@ class Lifecycle:
         self._refuse_while_draining()
         instance = self.get(component)
         async with instance.lock:
+            name = str(component)
             self._registry.set_running(component, True)
             self._registry.set_quarantine(component, "")
+            if instance.row.quarantine:
+                self.tree.pardon(name)
             instance.row = self._registry.instance(component)
             if instance.task is None or instance.task.done() or instance.state is State.BACKOFF:
-                await self._cancel(instance)
-                instance.intensity.reset()
-                instance.enter(State.STARTING)
-                self._launch(instance)
+                await self._runner.cancel(instance)
+                self.tree.set_absent(name, False)
+                self.tree.reset(name)
+                self._runner.launch(instance)
         await instance.settled()
         return instance
 
@@ -178,7 +225,9 @@ class Lifecycle:
         async with instance.lock:
             self._registry.set_running(component, False)
             instance.row = self._registry.instance(component)
-            await self._halt(instance, drain=drain)
+            instance.claim = None
+            self.tree.set_absent(str(component), True)
+            await self._runner.halt(instance, drain=drain)
             await self._router.unroute(component)
             with contextlib.suppress(SupervisorError):
                 await self._supervisor.drop_policy(component)
@@ -189,18 +238,96 @@ class Lifecycle:
         self._refuse_while_draining()
         instance = self.get(component)
         async with instance.lock:
-            await self._halt(instance, drain=False)
+            instance.claim = None
+            await self._runner.halt(instance)
         return await self.start(component)
 
     async def remove(self, component: ComponentId, *, purge: bool) -> None:
-        """Stop it and forget it; `purge` drops its stored values too. Raises NotFoundError."""
+        """Stop it and forget it; `purge` drops its stored values too. With instance 0 of a template its replicas go.
+
+        Raises:
+            NotFoundError: no such component.
+            ConflictError: a replica that its supervisor would make again.
+        """
+        self.get(component)
+        spec = replicas.template_of(component, self.tree.supervisors())
+        going = [component]
+        if spec is not None:
+            if component.instance != "0":
+                raise ConflictError(
+                    f"it is a replica that supervisor {spec.name} keeps",
+                    subject=str(component),
+                    hint=f"lower replicas in airssys.toml, or uninstall {spec.template}/0 and all with it",
+                )
+            found = (ComponentId.parse(name) for name in self.tree.children(spec.name))
+            going = [*(replica for replica in found if replica != component), component]
+        for each in going:
+            await self._remove(each, purge=purge)
+
+    async def _remove(self, component: ComponentId, *, purge: bool) -> None:
         instance = self.get(component)
         async with instance.lock:
-            await self._halt(instance, drain=False)
+            instance.claim = None
+            await self._runner.halt(instance)
             await self._router.unroute(component)
             await self._supervisor.drop_policy(component, purge=purge)
             self._registry.uninstall(component)
             del self.instances[component]
+            self.tree.remove(str(component))
+
+    async def release(self, component: ComponentId) -> Instance:
+        """Start a quarantined component, with its intensity afresh.
+
+        Raises:
+            NotFoundError: no such component.
+            ConflictError: it is not quarantined, or the host is stopping.
+        """
+        self.quarantined(component)
+        return await self.start(component)
+
+    def quarantined(self, component: ComponentId) -> Instance:
+        """A component that is quarantined. Raises NotFoundError, ConflictError."""
+        instance = self.get(component)
+        if instance.state is not State.QUARANTINED:
+            raise ConflictError(
+                f"the component is {instance.state.value} and not quarantined",
+                subject=str(component),
+                hint="airssys start starts what is stopped or failed",
+            )
+        return instance
+
+    async def release_below(self, supervisor: str) -> list[Instance]:
+        """Start what is quarantined below a supervisor, in order, and wait until each is ready or given up.
+
+        Raises:
+            NotFoundError: no such supervisor.
+            ConflictError: nothing below it is quarantined, or the host is stopping.
+        """
+        self._refuse_while_draining()
+        quarantined = self.quarantined_below(supervisor)
+        for instance in quarantined:
+            self._registry.set_quarantine(instance.component, "")
+            instance.row = self._registry.instance(instance.component)
+        self.tree.reset(supervisor)
+        self.tree.pardon(supervisor)
+        self._start_below(supervisor)
+        for instance in quarantined:
+            await instance.decided()
+        return quarantined
+
+    def quarantined_below(self, supervisor: str) -> list[Instance]:
+        """What is quarantined below a supervisor. Raises NotFoundError, and ConflictError where nothing is."""
+        if supervisor == ROOT or not self.tree.has(supervisor):
+            raise NotFoundError("no such supervisor", subject=supervisor[:80], hint="see airssys status")
+        below = [self.instances[ComponentId.parse(name)] for name in flat(self.tree.batches(supervisor))]
+        found = [instance for instance in below if instance.state is State.QUARANTINED]
+        if not found:
+            raise ConflictError("nothing below it is quarantined", subject=supervisor, hint="see airssys status")
+        return found
+
+    def _start_below(self, supervisor: str) -> None:
+        batches, token = self._runner.claim_order(supervisor)
+        self._runner.operations.begin(supervisor, functools.partial(self._runner.start_in_order, batches, token))
 
     async def enforce_trust(self) -> list[str]:
         """Verify every running instance against the trust store as it is now; stop those it refuses."""
@@ -212,7 +339,9 @@ class Lifecycle:
                 await self._starter.verify(instance)
             except AirssysError as error:
                 async with instance.lock:
-                    await self._halt(instance, drain=False)
+                    instance.claim = None
+                    self.tree.set_absent(str(instance.component), True)
+                    await self._runner.halt(instance)
                     instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(error))
                     await self._router.unroute(instance.component)
                 self._audit.note("worker.refused", "denied", component=str(instance.component), result=error.code)
@@ -223,143 +352,25 @@ class Lifecycle:
         if self.draining:
             raise ConflictError("the host is stopping", hint="wait for airssys down to finish")
 
-    # -- the tree ---------------------------------------------------------------------------------------------
-
-    def _launch(self, instance: Instance) -> None:
-        self._order += 1
-        instance.start_order = self._order
-        instance.task = self._spawn(self._supervise(instance))
-
-    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return task
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a lifecycle task failed", "exception": error, "task": task}
-            )
-
-    async def _supervise(self, instance: Instance) -> None:
-        absences = 0
-        while True:
-            try:
-                end, uptime = await self._run_once(instance)
-            except AirssysError as failure:
-                if failure.code in HOST_ABSENT:
-                    # A process of the host is being replaced: no fault of the component's, and no end of it either.
-                    absences += 1
-                    if failure.code == EXHAUSTED:
-                        # That may last: whoever waits for the start is told, and it goes on by itself later.
-                        instance.outcome, instance.detail = Outcome.SETUP_ERROR, str(failure)
-                        instance.enter(State.BACKOFF)
-                    await asyncio.sleep(min(ABSENCE_FIRST * 2.0 ** min(absences - 1, 10), ABSENCE_MOST))
-                    continue
-                if not isinstance(failure, StartFailed | UnavailableError):
-                    instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(failure))
-                    self._audit.note("worker.refused", "denied", component=str(instance.component), result=failure.code)
-                    return
-                outcome = failure.outcome if isinstance(failure, StartFailed) else Outcome.KILLED
-                end, uptime = WorkerEnded(instance.component, 0, outcome, str(failure)), 0.0
-            except OSError as error:
-                end, uptime = WorkerEnded(instance.component, 0, Outcome.SETUP_ERROR, str(error)), 0.0
-            absences = 0
-            instance.outcome, instance.detail, instance.health = end.outcome, end.detail, "unknown"
-            if not wants_restart(instance.spec.supervision, end.outcome):
-                instance.enter(State.STOPPED)
-                return
-            delay = instance.intensity.after_end(time.monotonic(), uptime)
-            if delay is None:
-                instance.fail(State.QUARANTINED, end.outcome, end.detail)
-                self._registry.set_quarantine(instance.component, end.detail or end.outcome)
-                self._audit.note(
-                    "component.quarantined",
-                    "info",
-                    component=str(instance.component),
-                    result=end.outcome,
-                    detail={"max-restarts": instance.spec.supervision.max_restarts, "why": end.detail},
-                )
-                return
-            if delay > 0:
-                instance.enter(State.BACKOFF)
-                instance.next_start = time.monotonic() + delay
-                await asyncio.sleep(delay)
-            try:
-                instance.restarts = self._registry.count_restart(instance.component)
-            except UnavailableError as error:
-                # Starting it matters more than the count that survives us.
-                _log.error("a restart of %s was not counted: %s", instance.component, error)
-                instance.restarts += 1
-
-    async def _run_once(self, instance: Instance) -> tuple[WorkerEnded, float]:
-        live = instance.live
-        if live is None:
-            instance.enter(State.STARTING)
-            live = await self._starter.start(instance)
-        elif not live.ready.done():
-            instance.enter(State.STARTING)  # adopted while it was still initialising
-            await self._starter.wait_ready(instance, live)
-        health = self._spawn(self._ask_health(instance, live))
-        try:
-            end = await asyncio.shield(live.ended)
-        finally:
-            health.cancel()
-        uptime = live.uptime(time.monotonic())
-        self._starter.forget(instance, live)
-        if live.kill_reason:
-            end = WorkerEnded(end.component, end.incarnation, end.outcome, live.kill_reason)
-        return end, uptime
-
-    async def _ask_health(self, instance: Instance, live: Incarnation) -> None:
-        while not live.ended.done():
-            await asyncio.sleep(instance.spec.supervision.health_interval)
-            with contextlib.suppress(UnavailableError):
-                await self._router.check_health(instance.component)
-
-    async def _halt(self, instance: Instance, *, drain: bool, timeout: float | None = None) -> None:
-        """End supervision and the worker: asked first, killed when it does not end in time."""
-        await self._cancel(instance)
-        live = instance.live
-        instance.enter(State.STOPPING)
-        if live is not None:
-            if live.start is not None:
-                with contextlib.suppress(SupervisorError, UnavailableError):
-                    await asyncio.shield(live.start)
-            if not live.ended.done():
-                grace = instance.spec.limits.deadline_ms / 1000 + STOP_GRACE if timeout is None else timeout
-                with contextlib.suppress(UnavailableError):
-                    await self._router.stop(instance.component, drain=drain)
-                    await asyncio.wait({live.ended}, timeout=grace)
-            if not live.ended.done():
-                await self._starter.kill(instance, live, Outcome.KILLED)
-            end = live.ended.result()
-            instance.outcome, instance.detail = end.outcome, end.detail
-            self._starter.forget(instance, live)
-        instance.health = "unknown"
-        instance.enter(State.STOPPED)
-
-    async def _cancel(self, instance: Instance) -> None:
-        task, instance.task = instance.task, None
-        if task is not None and not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-
     # -- what happens -----------------------------------------------------------------------------------------
 
     def on_supervisor(self, frame: Unasked) -> None:
-        """Take an event of the supervisor."""
+        """Take an event of the supervisor. An error of ours in one must not keep the next from us."""
+        try:
+            self._supervisor_event(frame)
+        except Exception as error:
+            self._runner.fault(type(frame).__name__, error)
+
+    def _supervisor_event(self, frame: Unasked) -> None:
         if isinstance(frame, WorkerEnded):
             self._worker_ended(frame)
         elif isinstance(frame, ProcessRestarted):
-            self._spawn(self._process_restarted(frame.name))
+            self._runner.spawn(self._process_restarted(frame.name))
         elif isinstance(frame, Drain):
-            self._spawn(self._drain(frame.seconds))
+            self._runner.spawn(self._drain(frame.seconds))
         else:
             # A control before us asked for this worker and died; we have started another in its place.
-            self._spawn(self._end_stray(None, frame.incarnation))
+            self._runner.spawn(self._end_stray(None, frame.incarnation))
 
     def _worker_ended(self, frame: WorkerEnded) -> None:
         words = self._words.pop(frame.incarnation, "")
@@ -401,7 +412,14 @@ class Lifecycle:
             instance.live.ended.set_result(frame)
 
     def on_router(self, event: Event) -> None:
-        """Take an event of the router; one of a worker that is over already says nothing."""
+        """Take an event of the router. An error of ours in one must not keep the next from us."""
+        try:
+            self._router_event(event)
+        except Exception as error:
+            self._runner.fault(str(event.component), error)
+
+    def _router_event(self, event: Event) -> None:
+        """One of a worker that is over already says nothing."""
         if event.kind == "ended":
             self._last_words(event)
             return
@@ -419,22 +437,30 @@ class Lifecycle:
             live.init_error = event.text or "initialize failed"
         elif event.kind == "health":
             instance.health = event.text
-            if event.text == "unhealthy" and instance.state is State.RUNNING and not live.kill_reason:
-                live.kill_reason = "it called itself unhealthy"
-                self._audit.note("component.unhealthy", "info", component=str(instance.component))
-                self._spawn(self._starter.kill(instance, live, Outcome.KILLED))
+            if live.watch is not None and live.watch.heard(event.text):
+                self._unhealthy(instance, live, live.watch.row)
+
+    def _unhealthy(self, instance: Instance, live: Incarnation, times: int) -> None:
+        """Its liveness is lost: its end is an abnormal one, and the tree decides what follows."""
+        if instance.state is not State.RUNNING or live.kill_reason:
+            return
+        live.kill_reason = "it called itself unhealthy" + (f" {times} times in a row" if times > 1 else "")
+        self._audit.note("component.unhealthy", "info", component=str(instance.component), detail={"answers": times})
+        self._runner.spawn(self._starter.kill(instance, live, Outcome.KILLED))
 
     async def _process_restarted(self, name: str) -> None:
         """The workers of the old process are being ended; that is the host's fault and not counted as theirs."""
         since = time.monotonic() - HOST_FAULT
         if name == "router":
             await self._router.reconnect()
+        self.tree.forgive(since)
+        lifted: dict[str, None] = {}
         for instance in self.instances.values():
-            instance.intensity.forgive(since)
             wanted = instance.row.running and not self.draining
             if wanted and instance.state is State.QUARANTINED and instance.failed_at >= since:
                 self._registry.set_quarantine(instance.component, "")
-                self._launch(instance)
+                instance.row = self._registry.instance(instance.component)
+                lifted[self.tree.top(str(instance.component))] = None
             if not wanted:
                 continue
             with contextlib.suppress(UnavailableError):
@@ -444,26 +470,23 @@ class Lifecycle:
                 # A start under way may have given its policy to the bridge that is gone.
                 with contextlib.suppress(StartFailed, UnavailableError):
                     await self._starter.send_policy(instance)
+        for top in lifted:
+            if self.tree.has(top):
+                self._start_below(top)
+            else:
+                self._runner.launch(self.instances[ComponentId.parse(top)])
 
     async def _drain(self, seconds: int) -> None:
         """Stop everything in reverse order of start; the registry keeps what should run after the next `up`."""
-        self.draining = True
-        until = time.monotonic() + max(0.5, seconds - 1)
-        running = sorted(self.instances.values(), key=lambda instance: instance.start_order, reverse=True)
-        for index, instance in enumerate(running):
-            share = max(0.05, (until - time.monotonic()) / (len(running) - index))
-            with contextlib.suppress(ControlError):
-                async with instance.lock:
-                    await self._halt(instance, drain=False, timeout=min(share, until - time.monotonic()))
+        try:
+            await self._runner.stop_all(max(0.5, seconds - 1))
+        except Exception as error:  # the host ends all the same, and its workers with it
+            self._runner.fault(ROOT, error)
         self._on_drained()
 
     async def close(self) -> None:
         """Let go of every task; workers are left alone."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._runner.close()
 
     async def router_states(self) -> dict[ComponentId, RouteState]:
         """Mailboxes and counters as the router has them; empty while it is away."""
@@ -471,3 +494,8 @@ class Lifecycle:
             return {route.component: route for route in await self._router.query(timeout=2.0)}
         except UnavailableError:
             return {}
+
+
+def _came_back(living: Living) -> bool:
+    """Whether a control before this one ran on the same host; on a host that has just started everything begins."""
+    return bool(living.workers) or any(p.name == "control" and p.restarts > 0 for p in living.processes)

@@ -140,6 +140,7 @@ async def serve(
         registry=registry,
         starter=starter,
         on_drained=supervisor.drained,
+        supervisors=config.supervisors,
     )
     installer = Installer(
         audit=auditor,

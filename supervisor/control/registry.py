@@ -44,6 +44,7 @@ _MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE instances ADD COLUMN args TEXT NOT NULL DEFAULT '[]'
     """,
     "ALTER TABLE instances ADD COLUMN crossing TEXT NOT NULL DEFAULT '{}'",
+    "ALTER TABLE instances ADD COLUMN resting INTEGER NOT NULL DEFAULT 0",
 )
 """Each entry brings the schema from version i to i + 1; an entry is never edited once released."""
 
@@ -94,6 +95,8 @@ class InstanceRow(msgspec.Struct, frozen=True):
     """Arguments likewise."""
     crossing: Crossing = Crossing()
     """How values cross its boundary since it was last started, or installed."""
+    resting: bool = False
+    """Ended in a way its supervision does not start it again after; for as long as the host runs."""
 
 
 class EndRow(msgspec.Struct, frozen=True):
@@ -217,7 +220,7 @@ class Registry:
             before = self._db.execute("SELECT package FROM instances WHERE component=?", (component,)).fetchone()
             self._db.execute("DELETE FROM instances WHERE component=?", (component,))
             self._db.execute(
-                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO instances VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     component,
                     instance.package,
@@ -230,6 +233,7 @@ class Registry:
                     _json(instance.env),
                     _json(instance.args),
                     _json(instance.crossing),
+                    int(instance.resting),
                 ),
             )
             self._drop_unused_packages()
@@ -267,6 +271,48 @@ class Registry:
         """Remember that the tree gave up on an instance, or with "" that it may start it again."""
         with self._transaction():
             self._db.execute("UPDATE instances SET quarantine=? WHERE component=?", (cause[:4096], str(component)))
+
+    def set_resting(self, component: ComponentId, resting: bool) -> None:
+        """Remember that an instance ended for good, or that it is started anew."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE instances SET resting=? WHERE component=? AND resting<>?",
+                (int(resting), str(component), int(resting)),
+            )
+
+    def replicate(self, template: ComponentId, component: ComponentId) -> bool:
+        """Make or change an instance so that it is what `template` is: package, bindings, environment, consent.
+
+        Returns whether anything changed; whether it runs and its quarantine stay. Raises NotFoundError.
+        """
+        copied = "package, bindings, consent, env, args, crossing"
+        with self._transaction():
+            one = self._db.execute(
+                f"SELECT {copied}, running, created_at FROM instances WHERE component=?",  # noqa: S608 - fixed columns
+                (str(template),),
+            ).fetchone()
+            if one is None:
+                raise _unknown(template)
+            other = self._db.execute(
+                f"SELECT {copied} FROM instances WHERE component=?",  # noqa: S608 - as above
+                (str(component),),
+            ).fetchone()
+            if other == one[:6]:
+                return False
+            if other is None:
+                self._db.execute(
+                    f"INSERT INTO instances (component, {copied}, running, created_at, start_order) "  # noqa: S608
+                    "VALUES (?,?,?,?,?,?,?,?,?,?)",
+                    (str(component), *one, self._bump("start-order")),
+                )
+            else:
+                self._db.execute(
+                    "UPDATE instances SET package=?, bindings=?, consent=?, env=?, args=?, crossing=? "
+                    "WHERE component=?",
+                    (*one[:6], str(component)),
+                )
+            self._drop_unused_packages()
+        return True
 
     def set_crossing(self, component: ComponentId, crossing: Crossing) -> None:
         """Remember how values cross an instance's boundary."""
@@ -375,8 +421,8 @@ def _package(row: tuple[str, str, str, int, str, str, str, str, str, float, str]
     return PackageRow(*row[:8], imports, *row[9:])
 
 
-def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str, str]) -> InstanceRow:
-    component, package, running, bindings, consent, created_at, _, quarantine, env, args, crossing = row
+def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str, str, int]) -> InstanceRow:
+    component, package, running, bindings, consent, created_at, _, quarantine, env, args, crossing, resting = row
     return InstanceRow(
         ComponentId.parse(component),
         package,
@@ -388,4 +434,5 @@ def _instance(row: tuple[str, str, int, str, str, float, int, str, str, str, str
         msgspec.json.decode(env, type=dict[str, str]),
         msgspec.json.decode(args, type=list[str]),
         msgspec.json.decode(crossing, type=Crossing),
+        bool(resting),
     )

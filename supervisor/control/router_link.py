@@ -111,13 +111,13 @@ class RouterLink:
         """The component is gone."""
         await self._send(Unroute(component))
 
-    async def stop(self, component: ComponentId, *, drain: bool) -> None:
-        """Have the component's worker shut down after the message in hand."""
-        await self._send(Stop(component, drain))
+    async def stop(self, component: ComponentId, *, drain: bool, timeout_ms: int = 0) -> None:
+        """Have the component's worker shut down after the message in hand; `timeout_ms` is for the shutdown alone."""
+        await self._send(Stop(component, drain, timeout_ms))
 
-    async def check_health(self, component: ComponentId) -> None:
-        """Ask for the component's health; an `Event` of kind "health" tells."""
-        await self._send(CheckHealth(component))
+    async def check_health(self, component: ComponentId, timeout_ms: int) -> None:
+        """Ask for the component's health; an `Event` of kind "health" tells, or its end after `timeout_ms`."""
+        await self._send(CheckHealth(component, timeout_ms))
 
     async def query(self, timeout: float = 5.0) -> list[RouteState]:
         """The state of every route. Raises UnavailableError after `timeout` seconds."""

@@ -15,7 +15,7 @@ from sandbox.wire.supervisor_frames import MountSpec
 from supervisor.control.errors import LimitError, WorldError
 from supervisor.control.tree import RestartPolicy
 from supervisor.packages.limit_table import beyond
-from supervisor.packages.manifest import Manifest
+from supervisor.packages.manifest import GRACEFUL, Manifest
 
 WORLD_PACKAGES: dict[str, tuple[str, ...]] = {
     "airssys:core/runtime-host": ("airssys:core",),
@@ -141,6 +141,9 @@ def from_manifest(manifest: Manifest, digest: str) -> ComponentSpec:
             backoff_first=supervision.backoff_ms[0] / 1000,
             backoff_most=supervision.backoff_ms[1] / 1000,
             health_interval=supervision.health_interval_ms / 1000,
+            health_timeout=supervision.health_timeout_ms / 1000,
+            health_threshold=supervision.health_threshold,
+            shutdown=None if supervision.shutdown_ms == GRACEFUL else supervision.shutdown_ms / 1000,
         ),
         files=manifest.file_rules(),
         storage=manifest.storage_rules(),

@@ -12,6 +12,7 @@ from sandbox.errors import AirssysError
 from sandbox.types import ComponentId
 from supervisor import config as config_module
 from supervisor.config import HostConfig, Override, load, parse_config
+from supervisor.config_tree import SupervisorSpec
 from supervisor.packages.errors import ConfigError
 
 pytestmark = pytest.mark.block11_cli
@@ -45,6 +46,18 @@ timeout = "1m"
 map-size = "2GiB"
 [policy]
 install = "review"
+[[supervisor]]
+name = "group"
+strategy = "rest-for-one"
+children = ["acme/db", "pool", "acme/web/1"]
+max-restarts = 5
+window = "30s"
+backoff = ["10ms", "1s"]
+[[supervisor]]
+name = "pool"
+strategy = "simple-one-for-one"
+template = "acme/worker"
+replicas = 4
 """
 
 
@@ -73,6 +86,12 @@ def test_every_key() -> None:
         compile_timeout_ms=60_000,
         storage_map_size=2 << 30,
         install_policy="review",
+        supervisors=(
+            SupervisorSpec(
+                "group", "root", "rest-for-one", ("acme/db/0", "pool", "acme/web/1"), 5, 30_000, (10, 1_000)
+            ),
+            SupervisorSpec("pool", "group", "simple-one-for-one", template="acme/worker", replicas=4),
+        ),
     ) == parse_config(FULL, PLACES)
     assert PLACES == parse_config("", PLACES)
     assert (0, 50) == (parse_config(FULL, PLACES).audit_sync_ms, PLACES.audit_sync_ms)

@@ -23,7 +23,7 @@ import zmq.asyncio
 from sandbox.types import ComponentId
 from sandbox.wire import audit_frames, packet, router_frames, supervisor_frames
 from sandbox.wire.compile_result import CompileResult, Crossing, pack_header
-from supervisor.config import HostConfig
+from supervisor.config import HostConfig, parse_config
 from supervisor.control.main import serve
 from supervisor.packages import keys
 from supervisor.packages.envelope import sign
@@ -44,6 +44,8 @@ max-restarts = {max_restarts}
 window = "60s"
 backoff = ["10ms", "100ms"]
 health-interval = "{health}"
+health-threshold = {threshold}
+shutdown = "{shutdown}"
 [capabilities]
 filesystem = [{files}]
 """
@@ -70,6 +72,10 @@ class Playground:
         self.compiled_imports = {"airssys:core/types": ["x"]}
         self.ready = True
         """Whether a started worker becomes ready."""
+        self.unready: set[str] = set()
+        """Names of components whose workers do not, whatever `ready` says."""
+        self.control_restarts = 0
+        """How often the supervisor says it has restarted control."""
         self.obedient = True
         """Whether a worker ends when it is told to."""
         self.start_error: supervisor_frames.Failed | None = None
@@ -80,6 +86,10 @@ class Playground:
         )
         self.peer: bytes | None = None
         self._tasks: list[asyncio.Task[Any]] = []
+
+    def declare(self, supervisors: str) -> None:
+        """Have the next control find these `[[supervisor]]` tables."""
+        self.config = parse_config(supervisors, self.config)
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -174,7 +184,7 @@ class Playground:
             self.workers[frame.incarnation] = frame.component
             self.order.append(frame.component)
             self.tell(supervisor_frames.Started(frame.n, frame.incarnation, os.getpid(), 600_001, 900))
-            if self.ready:
+            if self.ready and frame.component.name not in self.unready:
                 self.event("ready", frame.incarnation)
         elif isinstance(frame, supervisor_frames.KillWorker):
             self.tell(supervisor_frames.Done(frame.n))
@@ -184,7 +194,10 @@ class Playground:
                 supervisor_frames.LivingWorker(component, incarnation, os.getpid(), 600_001)
                 for incarnation, component in self.workers.items()
             ]
-            processes = [supervisor_frames.HostProcess("router", 1, 2, 0, True)]
+            processes = [
+                supervisor_frames.HostProcess("router", 1, 2, 0, True),
+                supervisor_frames.HostProcess("control", 1, 2, self.control_restarts, True),
+            ]
             walls = {"seccomp": "on", "cgroups": "not delegated"}
             self.tell(supervisor_frames.Living(frame.n, workers, processes, walls, False))
         elif isinstance(frame, supervisor_frames.Measure):
@@ -203,6 +216,12 @@ class Playground:
         component = self.workers.pop(incarnation, None)
         if component is not None:
             self.tell(supervisor_frames.WorkerEnded(component, incarnation, outcome, detail))
+
+    def end_of(self, name: str, outcome: str, detail: str = "") -> None:
+        """End the worker of acme/`name` (instance 0 unless told)."""
+        component = ComponentId.parse(f"acme/{name}")
+        for incarnation in [number for number, each in self.workers.items() if each == component]:
+            self.end(incarnation, outcome, detail)
 
     def end_all(self, outcome: str, detail: str = "") -> None:
         for incarnation in list(self.workers):
@@ -306,6 +325,8 @@ class Playground:
             "restart": "permanent",
             "max_restarts": 3,
             "health": "30s",
+            "threshold": 1,
+            "shutdown": "graceful",
             "files": "",
         } | changes
         directory = self.root / f"{name.replace('/', '-')}-{values['release']}"
@@ -347,12 +368,14 @@ class Playground:
 
 
 @pytest.fixture
-def playground(tmp_path: Path) -> Iterator[Callable[[], contextlib.AbstractAsyncContextManager[Playground]]]:
-    """A function that gives a running control between scripted peers, as an async context manager."""
+def playground(tmp_path: Path) -> Iterator[Callable[..., contextlib.AbstractAsyncContextManager[Playground]]]:
+    """A function that gives a running control between scripted peers, as an async context manager; its argument is
+    `[[supervisor]]` tables as TOML."""
 
     @contextlib.asynccontextmanager
-    async def running() -> AsyncIterator[Playground]:
+    async def running(supervisors: str = "") -> AsyncIterator[Playground]:
         play = Playground(tmp_path)
+        play.declare(supervisors)
         await play.start_peers()
         await play.start_control()
         try:
