@@ -439,4 +439,6 @@ def _grace(instance: Instance, timeout: float | None) -> tuple[float, int]:
         grace, told = 2 * instance.spec.limits.deadline_ms / 1000 + STOP_GRACE, 0
     else:
         grace, told = limit, round(limit * 1000)
+    if instance.live is not None and not instance.live.ready.done():
+        grace = min(grace, STOP_GRACE)  # it may hang in `initialize`, and has taken no message yet
     return (grace if timeout is None else min(grace, timeout)), told

@@ -304,7 +304,7 @@ def test_forms(plain: Host) -> None:
     }
     text = plain.cli("status").stdout.decode()
     line = next(line for line in text.splitlines() if line.startswith("test/plain/0 "))
-    assert ["test/plain/0", "running", "healthy", str(component["pid"])] == line.split()[:4]
+    assert ["test/plain/0", "running", "healthy", "yes", str(component["pid"])] == line.split()[:5]
     assert 0 != plain.cli("info", "test/nobody", check=False).returncode
 
 
@@ -395,7 +395,7 @@ def test_unhealthy(shared: Host) -> None:
     shared.ask("test/unhealthy", "set on-health unhealthy")
     wait_until("its end", lambda: shared.component("test/unhealthy/0")["restarts"] > 0)
     ended = shared.component("test/unhealthy/0")
-    assert ("killed", "it called itself unhealthy") == (ended["outcome"], ended["detail"])
+    assert ("killed", "it called itself unhealthy 3 times in a row") == (ended["outcome"], ended["detail"])
     shared.ask("test/unhealthy", "del on-health")
     wait_until(
         "health",

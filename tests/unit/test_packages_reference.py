@@ -14,6 +14,7 @@ from supervisor.control import limits_reference
 from supervisor.packages import errors
 from supervisor.packages.limit_table import TABLE
 from supervisor.packages.manifest import (
+    GRACEFUL,
     CapabilitiesSection,
     ComponentSection,
     FilesystemCapability,
@@ -91,7 +92,7 @@ def test_the_config_page_names_exactly_the_keys_there_are() -> None:
     """A key on the page parses; a key that parses is on the page; its stated default is the default."""
     places = HostConfig("/c", "/s", "/r")
     rows = _rows("config.md", r"[a-z]+\.")
-    fields = set(keys(HostConfig)) - {"config_dir", "state_dir", "run_dir", "limit_maxima"}
+    fields = set(keys(HostConfig)) - {"config_dir", "state_dir", "run_dir", "limit_maxima", "supervisors"}
     assert len(fields) == len(rows)
     for key, cells in rows.items():
         table, name = key.split(".")
@@ -119,6 +120,8 @@ def test_the_manifest_pages_defaults_are_the_defaults() -> None:
 def _value(word: str, field: str) -> int | str:
     if word.replace("_", "").isdigit():
         return int(word)
+    if word == "graceful":
+        return GRACEFUL
     if field.endswith("_ms"):
         return parse_duration(word)
     return parse_size(word) if word[0].isdigit() else word
