@@ -1,4 +1,4 @@
-"""Supervision trees on a real host: strategies, escalation, quarantine and release, orders, replicas, shutdown, health."""
+"""Supervision on a real host: strategies, escalation, quarantine and release, orders, replicas, shutdown, health."""
 
 from __future__ import annotations
 
