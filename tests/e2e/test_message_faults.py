@@ -27,6 +27,8 @@ pytestmark = pytest.mark.block5_messaging
 
 MANY = pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.long)])
 APPEND = "append /data/ledger"
+AT_LEAST_ONCE = 'delivery = "at-least-once"\nmax-deliveries = 100'
+BLOCK = 'overflow = "block"'
 SILENT = 10.0
 """Seconds within which an answer must come that is due at once; reached only when the test fails."""
 
@@ -135,6 +137,55 @@ def test_sends_to_a_target_that_is_killed(net: Host, count: int) -> None:
     assert {1} == set(handled.values())
     assert killer.deaths > 1
     assert count - len(handled) <= killer.deaths
+
+
+# -- at least once --------------------------------------------------------------------------------------------
+
+
+@MANY
+@pytest.mark.parametrize("kind", ["request", "send"])
+def test_at_least_once(net: Host, count: int, kind: str) -> None:
+    """Whatever was accepted is handled, though the worker is killed again and again; twice only what was in its hand.
+
+    A request stays open meanwhile: nobody hears of the deaths.
+    """
+    ledger = Ledger(net, "target", mailing=AT_LEAST_ONCE)
+    with Killer(net, "test/target/0", every=0.03, seed=5).at_work() as killer:
+        answers = traffic.ask_all(net, "test/target", range(count), kind=kind, seconds=60.0)
+    net.ask("test/target", "echo behind the last", seconds=60)
+    handled = ledger.handled()
+    assert {"ok"} == set(answers.by_number.values())
+    assert set(range(count)) == set(handled)
+    assert killer.deaths > 1
+    assert sum(handled.values()) - count <= killer.deaths
+
+
+@MANY
+def test_at_least_once_between_components(net: Host, count: int) -> None:
+    """A component that asks hears of no death either: one answer each, all of them good."""
+    ledger = Ledger(net, "target", mailing=AT_LEAST_ONCE)
+    traffic.storm(net)
+    with Killer(net, "test/target/0", every=0.03, seed=6).at_work() as killer:
+        _storm(net, count, "test/target/0", APPEND)
+        account = _over(net, count, seconds=30 + count / 50)
+    handled = ledger.handled()
+    assert (count, 0) == (account["ok"], account["unknown"]), account
+    assert set(range(count)) == set(handled)
+    assert sum(handled.values()) - count <= killer.deaths
+
+
+def test_a_message_that_kills_is_given_up(net: Host) -> None:
+    """What ends each worker that gets it is delivered so often and no more; what waits behind it is handled."""
+    ledger = Ledger(net, "target", mailing='delivery = "at-least-once"\nmax-deliveries = 3')
+    starts = len([r for r in net.audit("test/target/0") if r["event"] == "worker.started"])
+    with ThreadPoolExecutor(2) as pool:
+        deadly = pool.submit(_fate, net, "test/target", "trap")
+        answers = pool.submit(traffic.ask_all, net, "test/target", range(20)).result()
+    assert "E_TARGET_ENDED" == deadly.result()[0]
+    assert 20 == answers.count("ok")
+    assert {1} == set(ledger.handled().values())
+    ends = [r for r in net.audit("test/target/0") if r["event"] == "worker.started"]
+    assert starts + 3 == len(ends)
 
 
 # -- control and router ---------------------------------------------------------------------------------------
@@ -270,6 +321,47 @@ def _sent(host: Host, target: str) -> str:
     except AirssysError as error:
         return error.code
     return "ok"
+
+
+def test_senders_that_wait_hold_up_nobody_else(net: Host) -> None:
+    """With `overflow = "block"` a sender waits until there is room, and hears ok; others do not notice."""
+    probes.add(net, "slow", {"mailbox": "2"}, mailing=BLOCK)
+    probes.add(net, "writer", {"deadline": '"8s"'})
+    ledger = Ledger(net, "target")
+    with ThreadPoolExecutor(3) as pool:
+        sleeping = pool.submit(net.ask, "test/slow", "sleep 2000")
+        wait_until("it sleeps", lambda: net.component("test/slow/0")["delivered"] == 1)
+        assert ["ok", "ok"] == [_sent(net, "test/slow") for _ in range(2)]
+        writing = pool.submit(net.ask, "test/writer", "send test/slow set kept 6x")
+        outside = pool.submit(_sent, net, "test/slow")
+        answers = traffic.ask_all(net, "test/target", range(100))
+        assert 100 == answers.count("ok") == len(ledger.handled())
+        assert not (sleeping.done() or writing.done() or outside.done())
+        assert "ok" == writing.result()
+        assert "ok" == outside.result()
+
+
+def test_senders_that_wait_for_each_other(net: Host) -> None:
+    """Two with full mailboxes that write to one another are told so before their deadlines: neither is killed."""
+    for name in ("left", "right"):
+        probes.add(net, name, {"mailbox": "2", "deadline": '"1500ms"'}, mailing=BLOCK)
+    pids = {c["id"]: c["pid"] for c in net.status()["components"]}
+    with ThreadPoolExecutor(16) as pool:
+        # In hand, behind it who writes to the other, and behind that as many as there is room for, and more who wait.
+        sleeping = [pool.submit(net.ask, f"test/{name}", "sleep 700") for name in ("left", "right")]
+        for name in ("left", "right"):
+            wait_until("it sleeps", lambda name=name: net.component(f"test/{name}/0")["delivered"] == 1)
+        crossed = [
+            pool.submit(net.ask, f"test/{name}", f"send test/{other} echo x")
+            for name, other in (("left", "right"), ("right", "left"))
+        ]
+        for name in ("left", "right"):
+            wait_until("it waits", lambda name=name: net.component(f"test/{name}/0")["mailbox"] == 1)
+        others = [pool.submit(net.ask, f"test/{name}", "echo y") for name in ("left", "right") for _ in range(4)]
+        assert ["ok", "ok"] == [future.result() for future in sleeping]
+        assert "error queue-full" in {future.result() for future in crossed}
+        assert {"y"} == {future.result() for future in others}
+    assert pids == {c["id"]: c["pid"] for c in net.status()["components"]}
 
 
 def test_restart_storms_are_damped(net: Host) -> None:

@@ -37,7 +37,13 @@ def manifest(text: str, values: dict[str, str]) -> str:
 
 
 def pack(
-    host: Host, name: str, values: dict[str, str] | None = None, *, folder: str = "", key: Path | None = None
+    host: Host,
+    name: str,
+    values: dict[str, str] | None = None,
+    *,
+    folder: str = "",
+    key: Path | None = None,
+    mailing: str = "",
 ) -> Path:
     """A signed copy of the test guest that is called test/`name`; its directory.
 
@@ -45,11 +51,14 @@ def pack(
         values: more of the manifest, see `manifest`.
         folder: the directory's name when it is not the component's.
         key: who signs when it is not the host's tester.
+        mailing: the lines of a table `[messaging]`, which the guest's manifest does not have.
     """
     source, target = GUESTS / "probe", host.out / (folder or name)
     target.mkdir()
     shutil.copy(source / "component.wasm", target)
     text = manifest((source / "component.toml").read_text(), {"name": f'"test/{name}"', **(values or {})})
+    if mailing:
+        text = text.replace("[capabilities]\n", f"[messaging]\n{mailing}\n\n[capabilities]\n", 1)
     (target / "component.toml").write_text(text)
     envelope.sign(str(target), load_private(str(key or host.key)))
     return target
@@ -83,8 +92,8 @@ def install(
         return dict(client.post("/v1/install", body, timeout=60.0))
 
 
-def add(host: Host, name: str, values: dict[str, str] | None = None, *, instance: str = "0") -> None:
+def add(host: Host, name: str, values: dict[str, str] | None = None, *, instance: str = "0", mailing: str = "") -> None:
     """Install a probe without files as test/`name` and have it running."""
-    package = pack(host, name, {"filesystem": "[]", **OFTEN, **(values or {})})
+    package = pack(host, name, {"filesystem": "[]", **OFTEN, **(values or {})}, mailing=mailing)
     status = install(host, package, instance=instance)
     assert "running" == status["state"], status

@@ -29,11 +29,12 @@ LEDGER = '[{ path = "/data/**", access = ["read", "write", "list"] }]'
 class Ledger:
     """A probe that appends a line to a file for each message it handles, and the file."""
 
-    def __init__(self, host: Host, name: str, values: dict[str, str] | None = None) -> None:
+    def __init__(self, host: Host, name: str, values: dict[str, str] | None = None, mailing: str = "") -> None:
         self.place = host.out / f"{name}-data"
         self.place.mkdir()
         self.place.chmod(0o777)
-        package = probes.pack(host, name, {"filesystem": LEDGER, "mailbox": "5000", **probes.OFTEN, **(values or {})})
+        values = {"filesystem": LEDGER, "mailbox": "5000", **probes.OFTEN, **(values or {})}
+        package = probes.pack(host, name, values, mailing=mailing)
         status = probes.install(host, package, {"/data": self.place})
         assert "running" == status["state"], status
 
