@@ -196,13 +196,13 @@ class Auditor:
 class Host:
     """Everything around one router."""
 
-    def __init__(self) -> None:
+    def __init__(self, clients_path: str = "") -> None:
         self._directory = tempfile.TemporaryDirectory()
         self.bus_path = os.path.join(self._directory.name, "b")
         self.sup, sup = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sup.settimeout(SECONDS)
         self.result: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
-        self.clients_path = os.path.join(self._directory.name, "c")
+        self.clients_path = clients_path or os.path.join(self._directory.name, "c")
         bus = listening(self.bus_path)
         clients = socket.socket(fileno=listening(self.clients_path))
 

@@ -121,8 +121,8 @@ class Raw:
 class Clients:
     """A router, its host, and programs outside."""
 
-    def __init__(self) -> None:
-        self.host = Host()
+    def __init__(self, path: str = "") -> None:
+        self.host = Host(path)
         self.open: list[Dealer | Raw] = []
 
     def settings(self, rules: list[MessagingRule] | None = None, *, uid: int | None = None, rate: int = 10_000) -> None:
