@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Bench], Figures]] = {
 PARTS: dict[str, Callable[[Bench], Figures]] = {
     "actors-request": actors.request,
     "actors-routed": actors.routed,
+    "actors-fan-out": actors.fan_out,
     "actors-timeout": actors.timeouts,
     "actors-idle": actors.idle,
 }

@@ -22,6 +22,9 @@ from live_host import Host, wait_until
 from benchmarks.bench import HERE, Bench, Figure, Figures, install, private, told, upload
 
 POST = HERE / "examples" / "bench" / "post"
+TOPIC = HERE / "examples" / "bench" / "topic"
+SUBSCRIBERS = 100
+PUBLICATIONS = 100
 ACTORS = 1000
 PAIRS = 4
 """Senders, and receivers, of the routed messages."""
@@ -89,7 +92,7 @@ sys.stdin.read()
 
 def actors(bench: Bench) -> Figures:
     """All of them."""
-    return {**request(bench), **routed(bench), **timeouts(bench), **idle(bench)}
+    return {**request(bench), **routed(bench), **fan_out(bench), **timeouts(bench), **idle(bench)}
 
 
 # -- a request and its answer ---------------------------------------------------------------------------------------
@@ -198,6 +201,29 @@ def _bare_routed(*, acknowledged: bool) -> float:
             sender.stdin.flush()
         began, ended = ([int(p.stdout.readline()) for p in some if p.stdout] for some in (senders, receivers))
     return PAIRS * MESSAGES / (max(ended) - min(began)) * 1e9
+
+
+def fan_out(bench: Bench) -> Figures:
+    """Publications that reach a hundred subscribers each: how many come a second, all of them together."""
+    rates = []
+    with bench.host("[workers]\npool = 0\n") as host:
+        plan = upload(host, TOPIC)
+        names = [f"bench/topic/{number}" for number in range(SUBSCRIBERS)]
+        for number in range(SUBSCRIBERS):
+            install(host, plan, str(number), binds=False)
+        for _ in range(_TURNS):
+            for name in names:
+                told(host, name, "counted")
+            sent = told(host, names[0], f"publish {PUBLICATIONS}")
+            if sent["failed"] or sent["reached"] != PUBLICATIONS * SUBSCRIBERS:
+                raise SystemExit(f"of {PUBLICATIONS} publications to {SUBSCRIBERS}: {sent}")
+            got = [told(host, name, "counted") for name in names]  # waits behind the last publication
+            if {answer["count"] for answer in got} != {PUBLICATIONS}:
+                raise SystemExit(f"publications were lost: {[answer['count'] for answer in got]}")
+            rates.append(PUBLICATIONS * SUBSCRIBERS / (max(answer["last"] for answer in got) - sent["began"]) * 1e9)
+    return {
+        "actors-fan-out": Figure(max(rates), None, "messages/s", f"publications handled by {SUBSCRIBERS} subscribers"),
+    }
 
 
 # -- timeouts -------------------------------------------------------------------------------------------------------
