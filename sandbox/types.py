@@ -25,7 +25,7 @@ FastExport: TypeAlias = Literal["handle-message", "handle-callback", "handle-top
 """A function of a component that can be called on the fast path."""
 
 
-class ComponentId(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_unknown_fields=True):
+class ComponentId(msgspec.Struct, frozen=True, order=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """`namespace/name/instance`, as `acme/reader/0`; the record `component-id` of `airssys:core`."""
 
     namespace: str

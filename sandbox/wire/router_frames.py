@@ -13,7 +13,8 @@ import msgspec
 from sandbox.types import ComponentId, Limits
 
 
-class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
+# Frames, and what they carry by the thousand, can be in no cycle: the collector need not look at them.
+class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True, gc=False):
     pass
 
 
@@ -45,7 +46,7 @@ MAX_KEY = 256
 MAX_CONTENT_TYPE = 128
 
 
-class Options(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """What a sender may say about one message beside its payload; the record `options` of `airssys:messaging`."""
 
     priority: Priority = NORMAL
@@ -414,7 +415,7 @@ class SubmitTopic(_Frame, frozen=True):
 
 
 class CheckHealth(_Frame, frozen=True):
-    """Ask the component's worker for `health`; told by `Event` of kind "health"."""
+    """Ask the component's worker for `health`; told by `Event` of kind "health" when it is new, or unhealthy."""
 
     component: ComponentId
     timeout_ms: int = 0  # 0: the component's deadline

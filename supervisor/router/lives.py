@@ -137,10 +137,13 @@ class Lives:
         if frame.health not in HEALTH:
             self.violation(worker, "unknown health")
             return
+        # That all is still well is told to nobody: of a thousand who have nothing to do, each says so again and again.
+        news = frame.health != worker.home.health or frame.health == "unhealthy"
         worker.home.health = frame.health
         worker.phase = Phase.IDLE
         disarm(worker)
-        self._event("health", worker, text=frame.health)
+        if news:
+            self._event("health", worker, text=frame.health)
         self._delivery.advance(worker)
 
     def stop(self, component: Component, drain: bool, milliseconds: int = 0) -> None:

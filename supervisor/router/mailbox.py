@@ -34,8 +34,12 @@ STREAK = 8
 """Messages that may overtake lower priorities in a row."""
 
 
-class Message(msgspec.Struct, eq=False):
-    """One message on its way. `pending` is the request it carries, if somebody waits for its answer."""
+class Message(msgspec.Struct, eq=False, gc=False):
+    """One message on its way. `pending` is the request it carries, if somebody waits for its answer.
+
+    The collector does not look at messages, of which a trace keeps many: whatever leads from one back to itself (a
+    timer, a place in a line) is cut when that is over.
+    """
 
     id: int
     callback: bool

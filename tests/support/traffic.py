@@ -33,7 +33,7 @@ class Ledger:
         self.place = host.out / f"{name}-data"
         self.place.mkdir()
         self.place.chmod(0o777)
-        values = {"filesystem": LEDGER, "mailbox": "5000", **probes.OFTEN, **(values or {})}
+        values = {"filesystem": LEDGER, "mailbox": "20000", **probes.OFTEN, **(values or {})}
         package = probes.pack(host, name, values, mailing=mailing)
         status = probes.install(host, package, {"/data": self.place})
         assert "running" == status["state"], status

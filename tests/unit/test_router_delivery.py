@@ -562,6 +562,16 @@ def test_health(host: Host) -> None:
     assert "healthy" == host.control.event("health").text
 
 
+def test_health_that_is_no_news(host: Host) -> None:
+    """Control hears of a health that has changed, and of each "unhealthy", which it counts; of nothing else."""
+    worker = host.start("acme/a")
+    for told in ("healthy", "degraded", "degraded", "unhealthy", "unhealthy", "healthy", "healthy", "unknown"):
+        host.control.send(CheckHealth(cid("acme/a")))
+        worker.send(HealthReply(worker.take(Health)[0].id, told))
+    heard = [host.control.event("health").text for _ in range(5)]
+    assert ["degraded", "unhealthy", "unhealthy", "healthy", "unknown"] == heard
+
+
 def test_health_deadline(host: Host) -> None:
     """A worker that does not tell its health is ended; a component without a worker is not asked."""
     host.route("acme/b")
@@ -698,8 +708,8 @@ def test_control_restarts(host: Host) -> None:
     assert b"2" == payload
     worker.reply(frame)
     host.control.send(CheckHealth(cid("acme/a")))
-    worker.send(HealthReply(worker.take(Health)[0].id, "healthy"))
-    assert "healthy" == host.control.event("health").text
+    worker.send(HealthReply(worker.take(Health)[0].id, "degraded"))
+    assert "degraded" == host.control.event("health").text
     host.nothing_asked()
 
 
