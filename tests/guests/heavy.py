@@ -5,6 +5,7 @@ They are not committed: each is built once, with what is on PATH, into a directo
 (AIRSSYS_GUEST_CACHE, by default ~/.cache/airssys/guests), under a name that changes with its source, its WIT and its
 builder. A toolchain that is missing is named.
 
+    actor-python, actor-qjs       componentize-py, componentize-qjs, for the world topic-host, stubbed
     counter-python, echo-python   componentize-py (PyPI), WASI replaced by stubs
     counter-qjs, echo-qjs         componentize-qjs (npm), the same
     wasi-python          componentize-py, without stubs
@@ -31,6 +32,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WIT = ROOT / "wit/airssys-core"
 WORLD = "runtime-host"
+MESSAGING = ROOT / "wit/airssys-messaging"
+TOPICS = "airssys:messaging/topic-host"
+"""What actor-* are built for."""
 
 
 class ToolchainMissing(Exception):
@@ -51,7 +55,8 @@ def built(name: str) -> Path:
     """
     sources = [path for path in sorted((HERE / name).iterdir()) if path.name.startswith("guest.")]
     digest = hashlib.sha256()
-    for path in [*sources, *sorted(WIT.glob("*.wit"))]:
+    messaging = sorted(MESSAGING.glob("*.wit")) if name.startswith("actor-") else []
+    for path in [*sources, *sorted(WIT.glob("*.wit")), *messaging]:
         digest.update(path.read_bytes())
     # Every builder of the same toolchain, so that a change to another one costs nobody half an hour.
     toolchain = BUILDERS[name].__name__.removesuffix("_stubbed")
@@ -110,6 +115,27 @@ def qjs_stubbed(source: Path, scratch: Path, out: Path) -> None:
     qjs(source, scratch, out, "--stub-wasi")
 
 
+def with_messaging(scratch: Path) -> Path:
+    """The two packages in the layout that toolchains read."""
+    wit = scratch / "wit"
+    shutil.copytree(MESSAGING, wit)
+    shutil.copytree(WIT, wit / "deps/airssys-core")
+    return wit
+
+
+def actor_python(source: Path, scratch: Path, out: Path) -> None:
+    shutil.copy(source, scratch)
+    world = ("-d", str(with_messaging(scratch)), "-w", TOPICS)
+    argv = (*world, "componentize", "--stub-wasi", source.stem, "-p", ".", "-o", str(out))
+    run(tool("componentize-py"), *argv, cwd=scratch)
+
+
+def actor_qjs(source: Path, scratch: Path, out: Path) -> None:
+    world = ("--wit", str(with_messaging(scratch)), "-n", TOPICS)
+    shape = ("--js", str(source), "--sync", "--opt-size", "--minify", "--stub-wasi", "-o", str(out))
+    run(tool("componentize-qjs"), *world, *shape, cwd=scratch)
+
+
 def starlingmonkey(source: Path, scratch: Path, out: Path) -> None:
     # Without these two it imports wasi:http, which the host does not serve.
     without = ("-d", "http", "-d", "fetch-event")
@@ -154,6 +180,8 @@ def rust(source: Path, scratch: Path, out: Path) -> None:
 
 
 BUILDERS: dict[str, Callable[[Path, Path, Path], None]] = {
+    "actor-python": actor_python,
+    "actor-qjs": actor_qjs,
     "counter-python": python_stubbed,
     "counter-qjs": qjs_stubbed,
     "echo-python": python_stubbed,
