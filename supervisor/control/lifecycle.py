@@ -152,7 +152,7 @@ class Lifecycle:
             instance.outcome, instance.detail = ends[0].outcome, ends[0].detail
         self.instances[row.component] = instance
         self.tree.add(str(row.component), spec.supervision)
-        self.tree.set_absent(str(row.component), not row.running)
+        self.tree.set_absent(str(row.component), not row.running or bool(row.quarantine))
         return instance
 
     def _renew(self, instance: Instance) -> None:
@@ -306,8 +306,7 @@ class Lifecycle:
         self._refuse_while_draining()
         quarantined = self.quarantined_below(supervisor)
         for instance in quarantined:
-            self._registry.set_quarantine(instance.component, "")
-            instance.row = self._registry.instance(instance.component)
+            self._runner.lift(instance)
         self.tree.reset(supervisor)
         self.tree.pardon(supervisor)
         self._start_below(supervisor)
@@ -458,8 +457,7 @@ class Lifecycle:
         for instance in self.instances.values():
             wanted = instance.row.running and not self.draining
             if wanted and instance.state is State.QUARANTINED and instance.failed_at >= since:
-                self._registry.set_quarantine(instance.component, "")
-                instance.row = self._registry.instance(instance.component)
+                self._runner.lift(instance)
                 lifted[self.tree.top(str(instance.component))] = None
             if not wanted:
                 continue

@@ -400,6 +400,13 @@ class Runner:
         except UnavailableError as error:
             _log.error("the quarantine of %s was not noted: %s", instance.component, error)
         instance.row = msgspec.structs.replace(instance.row, quarantine=why)
+        self.tree.set_absent(str(instance.component), True)
+
+    def lift(self, instance: Instance) -> None:
+        """Forget a quarantine; whoever calls this starts it. Raises UnavailableError."""
+        self._registry.set_quarantine(instance.component, "")
+        instance.row = msgspec.structs.replace(instance.row, quarantine="")
+        self.tree.set_absent(str(instance.component), False)
 
     def _allowed(self, at: str, failed: Instance) -> int:
         spec = next((spec for spec in self.tree.supervisors() if spec.name == at), None)
@@ -417,8 +424,8 @@ class Runner:
             (name for name in flat(batches) if self.tree.parent(name) == ROOT),
             key=lambda name: self._named(name).start_order,
         )
-        declared = (batch for batch in batches if not set(own).intersection(batch))
-        order = [*declared, *((name,) for name in own)]
+        among = set(own)
+        order = [*(batch for batch in batches if not among.intersection(batch)), *((name,) for name in own)]
         for index, batch in enumerate(reversed(order)):
             share = max(0.05, (until - time.monotonic()) / (len(order) - index))
             await asyncio.gather(*(self._stop_within(name, min(share, until - time.monotonic())) for name in batch))

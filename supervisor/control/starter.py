@@ -30,6 +30,9 @@ from supervisor.control.router_link import RouterLink
 from supervisor.control.supervisor_link import SupervisorLink
 from supervisor.control.verifier import Checked, Verifier
 
+MAX_STARTS = 16
+"""Workers that are being made at a time: when very many end at once, those at work keep their share of the machine. How
+long a guest takes to initialise holds nobody else up."""
 _FAST_EXPORTS: tuple[FastExport, ...] = get_args(FastExport)
 
 
@@ -71,6 +74,7 @@ class Starter:
         self._start_timeout = start_timeout
         self._limit_maxima = limit_maxima
         self._path_for = path_for
+        self._slots = asyncio.Semaphore(MAX_STARTS)
         self.incarnations: dict[int, Instance] = {}
         """Whose worker an incarnation is, from before it is asked for until its end."""
 
@@ -92,6 +96,19 @@ class Starter:
             StartFailed: it ended or failed on the way; trying again makes sense.
             AirssysError: the package may not or cannot be run; trying again does not.
         """
+        async with self._slots:
+            live = await self._make(instance)
+        await self.wait_ready(instance, live)
+        if live.ready_at is not None:
+            # From the request to the component's own word that it is initialised, as control sees it.
+            detail: dict[str, str | int] = {
+                "incarnation": live.number,
+                "micros": int((live.ready_at - live.asked_at) * 1e6),
+            }
+            await self._audit.record("worker.ready", "info", component=str(instance.component), detail=detail)
+        return live
+
+    async def _make(self, instance: Instance) -> Incarnation:
         component = instance.component
         instance.spec.check_limits(self._limit_maxima)  # the operator may have lowered them since
         _, wasm = await self.verify(instance)
@@ -118,7 +135,8 @@ class Starter:
             live.start = asyncio.create_task(self._start_worker(instance, live.number, os.dup(compiled.fd), fast))
         finally:
             os.close(compiled.fd)
-        return await self._until_ready(instance, live)
+        await self._until_made(instance, live)
+        return live
 
     def _note_crossing(self, instance: Instance, crossing: Crossing) -> None:
         """Remember how values cross its boundary from this start on: the operator may have changed it since."""
@@ -133,7 +151,7 @@ class Starter:
         finally:
             os.close(cwasm)
 
-    async def _until_ready(self, instance: Instance, live: Incarnation) -> Incarnation:
+    async def _until_made(self, instance: Instance, live: Incarnation) -> None:
         assert live.start is not None
         try:
             started = await asyncio.shield(live.start)
@@ -144,15 +162,6 @@ class Starter:
             self.forget(instance, live)
             raise StartFailed(error.message, Outcome.KILLED, code=error.code) from error
         live.pid, live.uid = started.pid, started.uid
-        await self.wait_ready(instance, live)
-        if live.ready_at is not None:
-            # From the request to the component's own word that it is initialised, as control sees it.
-            detail: dict[str, str | int] = {
-                "incarnation": live.number,
-                "micros": int((live.ready_at - live.asked_at) * 1e6),
-            }
-            await self._audit.record("worker.ready", "info", component=str(instance.component), detail=detail)
-        return live
 
     async def wait_ready(self, instance: Instance, live: Incarnation) -> None:
         """Wait until the router calls it ready. Raises StartFailed when it ends first, or takes too long."""

@@ -246,6 +246,20 @@ def test_health_that_hangs(grove: Host) -> None:
     post(grove, "/v1/components/test/hung/0/stop")
 
 
+def test_a_hang_in_initialize(grove: Host) -> None:
+    """A guest that hangs in initialize is ended when a start may last no longer, given up, and holds nobody up."""
+    add(grove, "stuck", "beside", max_restarts="0")
+    grove.ask("test/stuck", "set on-initialize sleep")
+    began = time.monotonic()
+    kill(grove, "stuck/0")
+    wait_until("no second start", lambda: grove.component("test/stuck/0")["state"] == "quarantined")
+    assert "running" == post(grove, "/v1/components/test/beside/0/restart")["state"]
+    with grove.api() as client:
+        status = client.post("/v1/components/test/stuck/0/release", timeout=60.0)
+    assert ("quarantined", "deadline") == (status["state"], status["outcome"])
+    assert 10 <= time.monotonic() - began < 30
+
+
 def test_up_and_down(fresh: Host) -> None:
     """up starts in declared order, past a child that is given up; down stops in reverse; fewer replicas stay away."""
     config = fresh.root / "etc" / "airssys.toml"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -74,6 +75,9 @@ class Playground:
         """Whether a started worker becomes ready."""
         self.unready: set[str] = set()
         """Names of components whose workers do not, whatever `ready` says."""
+        self.withheld: list[int] | None = None
+        """Incarnations whose start the supervisor does not answer, while this is a list; `go_on` ends that."""
+        self._answers: list[Callable[[], None]] = []
         self.control_restarts = 0
         """How often the supervisor says it has restarted control."""
         self.obedient = True
@@ -181,11 +185,11 @@ class Playground:
             if self.start_error is not None:
                 self.tell(msgspec.structs.replace(self.start_error, n=frame.n))
                 return
-            self.workers[frame.incarnation] = frame.component
-            self.order.append(frame.component)
-            self.tell(supervisor_frames.Started(frame.n, frame.incarnation, os.getpid(), 600_001, 900))
-            if self.ready and frame.component.name not in self.unready:
-                self.event("ready", frame.incarnation)
+            if self.withheld is None:
+                self._started(frame)
+            else:
+                self.withheld.append(frame.incarnation)
+                self._answers.append(functools.partial(self._started, frame))
         elif isinstance(frame, supervisor_frames.KillWorker):
             self.tell(supervisor_frames.Done(frame.n))
             self.end(frame.incarnation, frame.outcome)
@@ -211,6 +215,19 @@ class Playground:
             self.tell(supervisor_frames.Done(frame.n))
             if isinstance(frame, supervisor_frames.StopHost):
                 self.tell(supervisor_frames.Drain(5))
+
+    def _started(self, frame: supervisor_frames.StartWorker) -> None:
+        self.workers[frame.incarnation] = frame.component
+        self.order.append(frame.component)
+        self.tell(supervisor_frames.Started(frame.n, frame.incarnation, os.getpid(), 600_001, 900))
+        if self.ready and frame.component.name not in self.unready:
+            self.event("ready", frame.incarnation)
+
+    def go_on(self) -> None:
+        """Answer the starts that were withheld, and those to come."""
+        self.withheld, answers, self._answers = None, self._answers, []
+        for answer in answers:
+            answer()
 
     def end(self, incarnation: int, outcome: str, detail: str = "") -> None:
         component = self.workers.pop(incarnation, None)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from sandbox.types import ComponentId
 from sandbox.wire import router_frames as bus
 from sandbox.wire import supervisor_frames as sup
+from supervisor.control.starter import MAX_STARTS
 from supervisor.control.supervision import Tree
 
 pytestmark = pytest.mark.block3_actors
@@ -167,6 +169,33 @@ def test_release_of_one(playground):
             answer = await play.client.post("/v1/components/acme/a/0/release")
             assert "running" == answer.json()["state"]
             assert 1 == len(play.events("component.release"))
+
+    asyncio.run(main())
+
+
+def test_release_of_one_below_a_supervisor(playground):
+    """One that is released alone runs alone; its next end restarts nobody that is still quarantined."""
+
+    async def main():
+        async with playground(declared(more="max-restarts = 0")) as play:
+            await install(play, "a", "b", "c")
+            play.end_of("b", "trap")
+            for name in "abc":
+                await play.until_state("quarantined", f"acme/{name}/0")
+            assert 200 == (await play.client.post("/v1/components/acme/a/0/release")).status_code
+            assert {"a/0"} == set(living(play))
+            play.end_of("a", "trap")
+            await play.until_state("quarantined", "acme/a/0")
+            assert {} == living(play)
+            await play.stop_control()
+            play.declare(declared(more="max-restarts = 3").replace("group", "other"))
+            play.config = msgspec.structs.replace(play.config, supervisors=play.config.supervisors[-1:])
+            await play.start_control()
+            assert 200 == (await play.client.post("/v1/components/acme/a/0/release")).status_code
+            play.end_of("a", "trap")
+            await play.until(lambda: len(play.order) == 6)
+            await play.until_state("running", "acme/a/0")
+            assert {"a/0"} == set(living(play))
 
     asyncio.run(main())
 
@@ -373,22 +402,27 @@ def test_a_bug_in_an_event_keeps_no_other_away(playground, monkeypatch):
 
 
 def test_a_storm_is_damped(playground):
-    """Many components that crash at once are restarted at once, the first time; crashing on, each waits longer and
-    apart from the others, and all are given up in time."""
+    """Many components that crash at once are restarted at once, the first time, so many at a time; crashing on, each
+    waits, and all are given up in time."""
 
     async def main():
         async with playground() as play:
-            names = [f"n{index}" for index in range(20)]
-            await install(play, *names, max_restarts=3)
-            for round_ in range(4):
+            names = [f"n{index}" for index in range(MAX_STARTS + 4)]
+            await install(play, *names, max_restarts=2)
+            for round_ in range(1, 4):
+                play.withheld = []
                 play.end_all("trap", "storm")
                 if round_ < 3:
-                    await play.until(lambda round_=round_: len(play.order) == 20 * (round_ + 2))
-                    for name in names:
-                        await play.until_state("running", f"acme/{name}/0")
+                    await play.until(lambda: len(play.withheld) == MAX_STARTS)
+                    await asyncio.sleep(0.05)
+                    assert MAX_STARTS == len(play.withheld)
+                    play.go_on()
+                    await play.until(lambda round_=round_: len(play.order) == len(names) * (round_ + 1), 30)
+                    await all_running(play, *names)
             for name in names:
                 await play.until_state("quarantined", f"acme/{name}/0")
-            assert 80 == len(play.order)
+            assert [] == play.withheld
+            assert 3 * len(names) == len(play.order)
 
     asyncio.run(main())
 
