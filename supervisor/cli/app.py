@@ -41,6 +41,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("components", "End a quarantine."),
     "send": ("messages", "Send a message to a component."),
     "request": ("messages", "Send a message and print the reply's bytes."),
+    "publish": ("messages", "Publish a message under a topic."),
+    "deadletters": ("deadletters", "Messages that were not delivered: list, show, replay or purge them."),
+    "trace": ("tracing", "Follow one message."),
     "logs": ("lines", "Show what a component logged."),
     "audit": ("lines", "Show or verify the audit log."),
 }

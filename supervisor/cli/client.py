@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -15,6 +15,15 @@ from supervisor.cli.errors import RefusedError, UnreachableError
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds an ordinary answer may take."""
+
+
+class Exchange(NamedTuple):
+    """The answer to a message: the reply's bytes, its ids for a trace, and whether the handler gave a value at all."""
+
+    payload: bytes
+    message: int
+    correlation: str
+    some: bool
 
 
 class Client:
@@ -60,16 +69,44 @@ class Client:
         files = {name: (name, data, "application/octet-stream") for name, data in parts.items()}
         return self._ask("POST", "/v1/packages", files=files, timeout=300.0).json()
 
-    def message(self, target: str, kind: str, payload: bytes, timeout_ms: int, content_type: str) -> bytes:
-        """Send a message or make a request; the reply's bytes. Raises UnreachableError, RefusedError."""
-        return self._ask(
+    def message(
+        self, target: str, kind: str, payload: bytes, timeout_ms: int, content_type: str, **more: str | int
+    ) -> bytes:
+        """As `exchange`; the reply's bytes."""
+        return self.exchange(target, kind, payload, timeout_ms, content_type, **more).payload
+
+    def exchange(
+        self, target: str, kind: str, payload: bytes, timeout_ms: int, content_type: str, **more: str | int
+    ) -> Exchange:
+        """Send a message or make a request; `more` is priority, ttl (milliseconds) and key.
+
+        Raises UnreachableError, RefusedError.
+        """
+        answer = self._ask(
             "POST",
             "/v1/messages",
-            params={"target": target, "kind": kind, "timeout": str(timeout_ms)},
+            params=_query({"target": target, "kind": kind, "timeout": timeout_ms, **more}),
             content=payload,
             headers={"Content-Type": content_type},
             timeout=timeout_ms / 1000 + 10,
-        ).content
+        )
+        headers = answer.headers
+        return Exchange(
+            answer.content,
+            int(headers.get("Airssys-Message", "0")),
+            headers.get("Airssys-Correlation", ""),
+            headers.get("Airssys-Value", "") != "none",
+        )
+
+    def publish(self, topic: str, payload: bytes, content_type: str, **more: str | int) -> Any:
+        """Publish; the answer's JSON. Raises UnreachableError, RefusedError."""
+        return self._ask(
+            "POST",
+            "/v1/publications",
+            params=_query({"topic": topic, **more}),
+            content=payload,
+            headers={"Content-Type": content_type},
+        ).json()
 
     @contextmanager
     def lines(self, path: str, **query: str | int | bool) -> Iterator[Iterator[str]]:
@@ -116,7 +153,7 @@ class Client:
         )
 
 
-def _query(query: dict[str, str | int | bool]) -> dict[str, str]:
+def _query(query: Mapping[str, str | int | bool]) -> dict[str, str]:
     return {
         name: ("true" if value else "false") if isinstance(value, bool) else str(value) for name, value in query.items()
     }

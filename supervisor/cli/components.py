@@ -24,6 +24,14 @@ def component_path(text: str) -> tuple[str, str]:
     return str(component), f"/v1/components/{component}"
 
 
+def target_name(text: str) -> str:
+    """A component's full id, or `ns/name/*` for one instance of all. Raises OperatorError."""
+    try:
+        return str(ComponentId.parse_target(text))
+    except ValueError as error:
+        raise OperatorError(str(error), hint="as in acme/echo, acme/echo/0 or acme/echo/*") from error
+
+
 def outcome_of(options: Globals, status: dict[str, Any], done: str, *, wanted: str) -> None:
     """Print what became of a component; raise NotRunningError when that is not what was wanted."""
     if status["state"] == wanted:

@@ -120,7 +120,7 @@ class Api:
         return peer
 
     async def _record_refusal(self, request: web.Request, error: AirssysError) -> None:
-        if request.path == "/v1/messages":
+        if request.path in ("/v1/messages", "/v1/publications"):
             return  # the router records what it denies; the rest is no decision about rights
         peer: Peer = request[PEER]
         if isinstance(error, AuditError):

@@ -81,6 +81,31 @@ class MessageQuery(_Body, frozen=True):
     target: str
     kind: str = "request"
     timeout: int = 5_000
+    priority: str = "normal"
+    ttl: int = 0
+    key: str = ""
+
+
+class PublishQuery(_Body, frozen=True):
+    """A publication from outside; the body is its payload, Content-Type its content type."""
+
+    topic: str
+    priority: str = "normal"
+    ttl: int = 0
+
+
+class DeadLettersQuery(_Body, frozen=True):
+    """Which dead letters: `component` is a pattern of their targets."""
+
+    component: str = "*"
+    limit: int = 100
+
+
+class DeadLettersRequest(_Body, frozen=True):
+    """One dead letter by its id, or all whose target the pattern `component` covers."""
+
+    letter: int = 0
+    component: str = ""
 
 
 class LinesQuery(_Body, frozen=True):
@@ -306,6 +331,64 @@ class PublisherAnswer(_Answer, frozen=True):
     level: str
     threshold: int
     added: str
+
+
+class PublishAnswer(_Answer, frozen=True):
+    """How many subscribers take a publication."""
+
+    topic: str
+    subscribers: int
+
+
+class DeadLetterAnswer(_Answer, frozen=True):
+    """A message that was not delivered or not dealt with. `reason` is expired, poisoned, dropped or undeliverable;
+    times are seconds since 1970; `payload` is base64, of a single letter alone."""
+
+    id: int
+    reason: str
+    sender: str
+    target: str
+    at: float
+    sent_at: float
+    size: int
+    deliveries: int
+    priority: str
+    topic: str
+    content_type: str | None
+    correlation: str
+    text: str
+    payload: str
+
+
+class DeadLettersAnswer(_Answer, frozen=True):
+    """Dead letters, the oldest first; `count` is how many there are."""
+
+    letters: list[DeadLetterAnswer]
+    count: int
+
+
+class DeadLettersChanged(_Answer, frozen=True):
+    """How many were replayed or purged; `error` is why the first of the others could not be replayed."""
+
+    count: int
+    error: str
+
+
+class StepAnswer(_Answer, frozen=True):
+    """One station of a message, as sent, queued, delivered, replied, dead; `at` is seconds since 1970."""
+
+    what: str
+    at: float
+    component: str
+    text: str
+
+
+class TraceAnswer(_Answer, frozen=True):
+    """The way of one message; of a request with its callback."""
+
+    message: int
+    correlation: str
+    steps: list[StepAnswer]
 
 
 class TrustAnswer(_Answer, frozen=True):

@@ -8,7 +8,14 @@ from typing import NamedTuple
 import msgspec
 from aiohttp import web
 
-from supervisor.control import bodies, handlers_components, handlers_host, handlers_packages, handlers_supervisors
+from supervisor.control import (
+    bodies,
+    handlers_components,
+    handlers_host,
+    handlers_messages,
+    handlers_packages,
+    handlers_supervisors,
+)
 from supervisor.control.context import Control
 from supervisor.control.peer import Peer
 
@@ -28,7 +35,9 @@ class Endpoint(NamedTuple):
 
 _ID = "/v1/components/{namespace}/{name}/{instance}"
 _NDJSON, _BYTES, _FORM = "application/x-ndjson", "application/octet-stream", "multipart/form-data"
-_C, _H, _P, _S = handlers_components, handlers_host, handlers_packages, handlers_supervisors
+_C, _H, _M = handlers_components, handlers_host, handlers_messages
+_P, _S = handlers_packages, handlers_supervisors
+_DEAD = "/v1/deadletters"
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/v1/status", _H.status, bodies.NoQuery, None, bodies.StatusAnswer),
@@ -44,7 +53,27 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", _ID + "/restart", _C.restart, bodies.NoQuery, None, bodies.ComponentStatus),
     Endpoint("POST", _ID + "/release", _C.release, bodies.NoQuery, None, bodies.ComponentStatus),
     Endpoint("POST", "/v1/supervisors/{supervisor}/release", _S.release, bodies.NoQuery, None, bodies.SupervisorStatus),
-    Endpoint("POST", "/v1/messages", _C.message, bodies.MessageQuery, _BYTES, _BYTES),
+    Endpoint("POST", "/v1/messages", _M.message, bodies.MessageQuery, _BYTES, _BYTES),
+    Endpoint("POST", "/v1/publications", _M.publish, bodies.PublishQuery, _BYTES, bodies.PublishAnswer),
+    Endpoint("GET", _DEAD, _M.deadletters, bodies.DeadLettersQuery, None, bodies.DeadLettersAnswer),
+    Endpoint("GET", _DEAD + "/{letter}", _M.deadletter, bodies.NoQuery, None, bodies.DeadLetterAnswer),
+    Endpoint(
+        "POST",
+        _DEAD + "/replay",
+        _M.deadletters_replay,
+        bodies.NoQuery,
+        bodies.DeadLettersRequest,
+        bodies.DeadLettersChanged,
+    ),
+    Endpoint(
+        "POST",
+        _DEAD + "/purge",
+        _M.deadletters_purge,
+        bodies.NoQuery,
+        bodies.DeadLettersRequest,
+        bodies.DeadLettersChanged,
+    ),
+    Endpoint("GET", "/v1/trace/{message}", _M.trace, bodies.NoQuery, None, bodies.TraceAnswer),
     Endpoint("POST", "/v1/packages", _P.upload, bodies.NoQuery, _FORM, bodies.PlanAnswer),
     Endpoint("POST", "/v1/install", _P.install, bodies.NoQuery, bodies.InstallRequest, bodies.ComponentStatus),
     Endpoint("GET", "/v1/trust", _P.trust, bodies.NoQuery, None, bodies.TrustAnswer),

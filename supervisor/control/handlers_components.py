@@ -1,4 +1,4 @@
-"""Endpoints about components: what they are, starting and stopping them, and messages to them."""
+"""Endpoints about components: what they are, starting and stopping them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import psutil
 from aiohttp import web
 
 from sandbox.types import ComponentId, Limits
-from sandbox.wire.router_frames import Options, RouteState
+from sandbox.wire.router_frames import RouteState
 from supervisor.control.bodies import (
     Accepted,
     CapabilityAnswer,
@@ -20,31 +20,15 @@ from supervisor.control.bodies import (
     CrossingAnswer,
     EndAnswer,
     LimitAnswer,
-    MessageQuery,
     RemoveQuery,
     StopQuery,
 )
 from supervisor.control.context import Control
-from supervisor.control.errors import MessageError, ValidationError
 from supervisor.control.health import UNHEALTHY
 from supervisor.control.instance import Instance, State
-from supervisor.control.parsing import component_of, parse_component, read_bytes, read_query
+from supervisor.control.parsing import component_of, read_query
 from supervisor.control.peer import Peer
 from supervisor.packages.limit_table import TABLE, held_by, spelled
-
-MAX_PAYLOAD = 8 << 20
-"""Largest message from outside, bytes; the component's own `message-size` may be less."""
-MAX_TIMEOUT_MS = 600_000
-_MESSAGE_CODES = {
-    "timeout": ("E_TIMEOUT", "the component did not answer in time"),
-    "target-ended": ("E_TARGET_ENDED", "the component ended while it worked on the message"),
-    "target-not-found": ("E_TARGET_NOT_FOUND", "there is no such running component"),
-    "denied": ("E_AUTHORIZATION", "the component takes no messages from outside"),
-    "queue-full": ("E_QUEUE_FULL", "the component's mailbox is full"),
-    "too-large": ("E_TOO_LARGE", "the message is larger than the component takes"),
-    "guest-error": ("E_GUEST_ERROR", "the component answered with an error"),
-    "stopping": ("E_UNAVAILABLE", "the component is stopping"),
-}
 
 
 def memory_of(pid: int) -> int | None:
@@ -195,40 +179,3 @@ async def _recorded(control: Control, event: str, request: web.Request, peer: Pe
         event, "allowed", component=str(component), detail={"user": peer.name, "uid": peer.uid}
     )
     return component
-
-
-async def message(control: Control, request: web.Request, peer: Peer) -> web.Response:
-    """Send a message (`kind=send`) or make a request (`kind=request`); the answer's body is the reply's bytes."""
-    query = read_query(request, MessageQuery)
-    target = parse_component(query.target)
-    if query.kind not in ("send", "request"):
-        raise ValidationError("kind is send or request", subject=query.kind[:40])
-    if not 1 <= query.timeout <= MAX_TIMEOUT_MS:
-        raise ValidationError(f"timeout is 1 to {MAX_TIMEOUT_MS} milliseconds", subject=str(query.timeout))
-    payload = await read_bytes(request, MAX_PAYLOAD)
-    instance = control.lifecycle.instances.get(target)
-    if instance is not None and instance.state in (State.QUARANTINED, State.FAILED, State.STOPPED):
-        raise MessageError(
-            f"the component is {instance.state.value} and takes no messages",
-            code="E_NOT_RUNNING",
-            subject=str(target),
-            hint="airssys info tells why; airssys start starts it again",
-        )
-    content_type = request.headers.get("Content-Type")
-    submitted, reply = await control.router.submit(
-        peer.name,
-        target,
-        payload,
-        request=query.kind == "request",
-        timeout_ms=query.timeout,
-        options=Options(content_type=content_type if content_type != "application/octet-stream" else None),
-    )
-    if submitted.error:
-        code, sentence = _MESSAGE_CODES.get(submitted.error, ("E_MESSAGE", submitted.error))
-        raise MessageError(
-            f"{sentence}: {submitted.text}" if submitted.text else sentence,
-            code=code,
-            subject=str(target),
-            hint="see airssys status" if code in ("E_TARGET_NOT_FOUND", "E_TARGET_ENDED") else "",
-        )
-    return web.Response(body=reply, content_type="application/octet-stream")

@@ -57,6 +57,14 @@ def component_of(request: web.Request) -> ComponentId:
     return parse_component(f"{match['namespace']}/{match['name']}/{match['instance']}")
 
 
+def parse_target(text: str) -> ComponentId:
+    """A component id, or `ns/name/*` for one instance of all. Raises ValidationError."""
+    try:
+        return ComponentId.parse_target(text[:300])
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+
+
 def parse_component(text: str) -> ComponentId:
     """A component id. Raises ValidationError."""
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import msgspec
 import zmq
@@ -17,7 +18,10 @@ import zmq.asyncio
 
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import (
+    AskTrace,
     CheckHealth,
+    Dead,
+    DeadLetters,
     Event,
     FromRouter,
     Options,
@@ -29,7 +33,9 @@ from sandbox.wire.router_frames import (
     Stop,
     Submit,
     Submitted,
+    SubmitTopic,
     ToRouter,
+    Trace,
     Unroute,
 )
 from supervisor.control.errors import UnavailableError
@@ -38,6 +44,11 @@ MAX_MESSAGE = 9 << 20
 """Largest ZeroMQ frame taken from the router, bytes."""
 _decoder: msgspec.msgpack.Decoder[FromRouter] = msgspec.msgpack.Decoder(FromRouter)
 _encode = msgspec.msgpack.Encoder().encode
+ANSWER_SECONDS = 5.0
+"""How long the router may take for an answer that waits for nobody else."""
+_Asking = Submit | SubmitTopic | Dead | AskTrace | Query
+_Answer = Submitted | State | DeadLetters | Trace
+_A = TypeVar("_A", Submitted, State, DeadLetters, Trace)
 
 
 class RouterLink:
@@ -55,8 +66,7 @@ class RouterLink:
         self._on_event = on_event
         self._context = zmq.asyncio.Context()
         self._number = 0
-        self._submits: dict[int, asyncio.Future[tuple[Submitted, bytes]]] = {}
-        self._queries: dict[int, asyncio.Future[list[RouteState]]] = {}
+        self._asked: dict[int, asyncio.Future[tuple[_Answer, bytes]]] = {}
         self._socket = self._connect()
         self._reader = asyncio.create_task(self._read(self._socket), name="router-link")
         self.malformed = 0
@@ -92,14 +102,10 @@ class RouterLink:
             await self._reader
         self._socket.close(0)
         gone = UnavailableError("the router was replaced", hint="try again")
-        for submit in self._submits.values():
-            if not submit.done():
-                submit.set_exception(gone)
-        for query in self._queries.values():
-            if not query.done():
-                query.set_exception(gone)
-        self._submits.clear()
-        self._queries.clear()
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(gone)
+        self._asked.clear()
 
     # -- what control asks ------------------------------------------------------------------------------------
 
@@ -121,16 +127,7 @@ class RouterLink:
 
     async def query(self, timeout: float = 5.0) -> list[RouteState]:
         """The state of every route. Raises UnavailableError after `timeout` seconds."""
-        n = self._next()
-        future: asyncio.Future[list[RouteState]] = asyncio.get_running_loop().create_future()
-        self._queries[n] = future
-        try:
-            await self._send(Query(n))
-            return await asyncio.wait_for(future, timeout)
-        except TimeoutError:
-            raise UnavailableError("the router does not answer", hint="try again") from None
-        finally:
-            self._queries.pop(n, None)
+        return (await self._ask(Query(self._next()), timeout, State))[0].routes
 
     async def submit(
         self,
@@ -147,16 +144,45 @@ class RouterLink:
         The router keeps the deadline; control only guards against a router that says nothing.
         Raises UnavailableError.
         """
-        n = self._next()
-        future: asyncio.Future[tuple[Submitted, bytes]] = asyncio.get_running_loop().create_future()
-        self._submits[n] = future
+        frame = Submit(self._next(), user, target, request, timeout_ms, options)
+        return await self._ask(frame, timeout_ms / 1000 + 5, Submitted, payload)
+
+    async def publish(self, user: str, topic: str, payload: bytes, options: Options) -> Submitted:
+        """Publish from outside. Raises UnavailableError."""
+        return (await self._ask(SubmitTopic(self._next(), user, topic, options), ANSWER_SECONDS, Submitted, payload))[0]
+
+    async def dead(
+        self,
+        action: Literal["list", "show", "replay", "purge"],
+        *,
+        letter: int = 0,
+        component: str = "*",
+        most: int = 0,
+    ) -> tuple[DeadLetters, bytes]:
+        """Ask for, or change, dead letters (`router_frames.Dead`); of "show", the payload too.
+
+        Raises UnavailableError.
+        """
+        return await self._ask(Dead(self._next(), action, letter, component, most), ANSWER_SECONDS, DeadLetters)
+
+    async def trace(self, message: str) -> Trace:
+        """The way of one message. Raises UnavailableError."""
+        return (await self._ask(AskTrace(self._next(), message), ANSWER_SECONDS, Trace))[0]
+
+    async def _ask(self, frame: _Asking, timeout: float, kind: type[_A], payload: bytes = b"") -> tuple[_A, bytes]:
+        """Send what is answered, and wait for that. Raises UnavailableError after `timeout` seconds."""
+        future: asyncio.Future[tuple[_Answer, bytes]] = asyncio.get_running_loop().create_future()
+        self._asked[frame.id] = future
         try:
-            await self._send(Submit(n, user, target, request, timeout_ms, options=options), payload)
-            return await asyncio.wait_for(future, timeout_ms / 1000 + 5)
+            await self._send(frame, payload)
+            answer, body = await asyncio.wait_for(future, timeout)
         except TimeoutError:
             raise UnavailableError("the router does not answer", hint="try again") from None
         finally:
-            self._submits.pop(n, None)
+            self._asked.pop(frame.id, None)
+        if not isinstance(answer, kind):
+            raise UnavailableError("the router answered something else than was asked", hint="see the host's log")
+        return answer, body
 
     # -- transport --------------------------------------------------------------------------------------------
 
@@ -184,11 +210,7 @@ class RouterLink:
                 continue
             if isinstance(frame, Event):
                 self._on_event(frame)
-            elif isinstance(frame, Submitted):
-                submit = self._submits.get(frame.id)
-                if submit is not None and not submit.done():
-                    submit.set_result((frame, parts[1]))
-            elif isinstance(frame, State):
-                query = self._queries.get(frame.id)
-                if query is not None and not query.done():
-                    query.set_result(frame.routes)
+                continue
+            future = self._asked.get(frame.id)
+            if future is not None and not future.done():
+                future.set_result((frame, parts[1]))

@@ -19,6 +19,8 @@ STATUS: dict[str, int] = {
     "E_TRUST": 400,
     "E_COMPILE_BUSY": 429,
     "E_QUEUE_FULL": 429,
+    "E_EXPIRED": 504,
+    "E_CIRCUIT_OPEN": 503,
     "E_INTERNAL": 500,
     "E_STATE": 500,
     "E_AUDIT": 503,

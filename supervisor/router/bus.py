@@ -13,7 +13,10 @@ import msgspec
 
 from sandbox.wire import UNDECODABLE
 from sandbox.wire.router_frames import (
+    AskTrace,
     CheckHealth,
+    Dead,
+    DeadLetters,
     Query,
     Route,
     RouteState,
@@ -30,6 +33,10 @@ from supervisor.router.correlation import Result
 from supervisor.router.delivery import Delivery, outside
 from supervisor.router.outside import Outside
 from supervisor.router.routes import Component
+
+MAX_LISTED = 4_000
+"""Dead letters in one answer: with texts of `MAX_SHOWN` characters their structures fit into one frame."""
+MAX_SHOWN = 200
 
 
 class Bus:
@@ -54,6 +61,11 @@ class Bus:
             case SubmitTopic():
                 answer = functools.partial(self._answer, peer, frame.id)
                 self._outside.publish(outside(frame.user), None, frame.topic, payload, frame.options, answer)
+            case Dead():
+                self._dead(peer, frame)
+            case AskTrace():
+                trace = self._delivery.traces.find(frame.message)
+                self._delivery.to_bus(peer, msgspec.structs.replace(trace, id=frame.id))
             case Settings():
                 self._delivery.control = peer
                 self._settings(frame)
@@ -99,6 +111,24 @@ class Bus:
             timeout_ms=max(frame.timeout_ms, 1) if frame.request else 0,
             options=frame.options,
         )
+
+    def _dead(self, peer: bytes, frame: Dead) -> None:
+        letters, payload = self._delivery.dead_letters, b""
+        match frame.action:
+            case "list":
+                found, count = letters.list(frame.component, min(frame.most, MAX_LISTED))
+                short = [msgspec.structs.replace(each, text=each.text[:MAX_SHOWN]) for each in found]
+                answer = DeadLetters(frame.id, short, count)
+            case "show":
+                one = letters.show(frame.letter)
+                answer = DeadLetters(frame.id, [] if one is None else [one[0]], int(one is not None))
+                payload = b"" if one is None else one[1]
+            case "replay":
+                count, error = letters.replay(frame.letter, frame.component)
+                answer = DeadLetters(frame.id, count=count, error=error)
+            case "purge":
+                answer = DeadLetters(frame.id, count=letters.purge(frame.letter, frame.component))
+        self._delivery.to_bus(peer, answer, payload)
 
     def _answer(self, peer: bytes, number: int, result: Result) -> None:
         frame = Submitted(
