@@ -92,6 +92,7 @@ class Installer:
         compiled = await self._compiler.get(wasm, spec.name, self._path_for(component), patient=patient)
         os.close(compiled.fd)
         spec.check_imports(compiled.info.imports)
+        spec.check_exports(compiled.info.exports)
         return compiled.info
 
     def _remember(self, package: str) -> None:

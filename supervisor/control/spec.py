@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 import rfc8785
@@ -24,6 +24,8 @@ WORLD_PACKAGES: dict[str, tuple[str, ...]] = {
     "airssys:messaging/topic-host": ("airssys:core", "airssys:osl", "airssys:messaging"),
 }
 """World to the WIT packages whose functions its components may import."""
+TOPIC_HANDLER = "airssys:messaging/topic-handler@0.1.0"
+"""What a component exports to get publications."""
 WASI = "wasi:"
 """Namespace of packages that belong to every world: what this host serves of them grants nothing."""
 
@@ -72,6 +74,19 @@ class ComponentSpec(msgspec.Struct, frozen=True):
                     subject=self.name,
                     hint="the publisher has to name the world the component was built for",
                 )
+
+    def check_exports(self, exports: Collection[str]) -> None:
+        """Hold what a component exports against the topics its manifest subscribes it to.
+
+        Raises:
+            WorldError: publications would come, and there is nothing they could be handed to.
+        """
+        if self.mailing.subscribe and TOPIC_HANDLER not in exports:
+            raise WorldError(
+                f"the manifest subscribes to {self.mailing.subscribe[0]}, but the component gets no publications",
+                subject=self.name,
+                hint=f"it has to export {TOPIC_HANDLER}, as components of the world topic-host do",
+            )
 
     def check_limits(self, maxima: Mapping[str, int]) -> None:
         """Hold the manifest's limits against the operator's.

@@ -6,6 +6,7 @@ worker's own code from the guest to the bridge's frames; what hypothesis makes u
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -321,3 +322,23 @@ def test_a_guest_is_not_called_while_it_runs(guest: paths.Running) -> None:
     assert ["while a guest is running"] == [text.partition("called ")[2][:24] for text in refused]
     assert fuel == live.fuel_used()
     assert (b"\0", "") == guest.message(message)
+
+
+# -- sleeping -------------------------------------------------------------------------------------------------------
+
+
+def test_sleep_is_bounded_by_the_deadline(guest: paths.Running) -> None:
+    """The bridge is told until when the guest's call may last, and a guest that would sleep longer ends there; one
+    that is past its time already (positive control) asks nobody."""
+    guest.peers.take()
+    before = time.monotonic_ns()
+    guest.peers.answer = (1, "too long")
+    with pytest.raises(GuestFailed) as caught:
+        guest.message(kitchen.call("host-services.sleep-millis", (1 << 64) - 1))
+    assert (Outcome.DEADLINE, "asleep until its deadline") == (caught.value.outcome, str(caught.value))
+    ((op, until, deadline),) = guest.peers.take()
+    assert (Op.SLEEP, (1 << 63) - 1) == (op, until)
+    assert before < deadline <= time.monotonic_ns() + guest.limits.deadline_ms * 1_000_000
+    guest.peers.answer = (0, None)
+    assert (b"", "") == guest.message(kitchen.call("host-services.sleep-millis", 0))
+    assert [] == guest.peers.take()

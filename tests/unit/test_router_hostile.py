@@ -14,19 +14,27 @@ from hypothesis import strategies as st
 
 from sandbox.wire import zmtp
 from sandbox.wire.router_frames import (
+    MAX_TTL_MS,
     Ack,
     Broadcast,
     Cancel,
+    CancelTimer,
+    Defer,
     Ended,
     GetMetadata,
     HealthReply,
     Initialize,
     ListComponents,
     MessagingRule,
+    Options,
+    Publish,
     Ready,
     Reply,
     Request,
+    Respond,
     Send,
+    SetTimer,
+    Subscribe,
 )
 from supervisor.router import channels, loop
 from supervisor.router.inbound import MAX_HEAD
@@ -62,6 +70,10 @@ IDLE = {
     "health": frame(HealthReply(1, "healthy")),
     "ready-twice": frame(Ready(METADATA, "healthy")),
     "send": frame(Send(1, cid("acme/b"))),
+    "publish": frame(Publish(1, "t.x")),
+    "subscribe": frame(Subscribe(1, "t.x")),
+    "respond": frame(Respond(1, "token")),
+    "timer": frame(SetTimer(1, 1)),
     "list": frame(ListComponents(1)),
     "ended-unknown": frame(Ended("fine")),
     "ended-payload": frame(Ended("exited"), b"x"),
@@ -104,6 +116,23 @@ WORKING = {
     "negative-timeout": frame(Request(1, cid("acme/b"), -1)),
     "health": frame(HealthReply(1, "healthy")),
     "ready": frame(Ready(METADATA, "healthy")),
+    "publish-too-large": frame(Publish(1, "t.x"), bytes(1001)),
+    "respond-too-large": frame(Respond(1, "t"), bytes(1001)),
+    "timer-too-large": frame(SetTimer(1, 1), bytes(1001)),
+    "subscribe-payload": frame(Subscribe(1, "t.x"), b"x"),
+    "defer-payload": frame(Defer(1), b"x"),
+    "cancel-timer-payload": frame(CancelTimer(1, "1"), b"x"),
+    "long-topic": frame(Publish(1, "t" * 257)),
+    "long-pattern": frame(Subscribe(1, "t" * 257)),
+    "long-token": frame(Respond(1, "t" * 65)),
+    "long-error": frame(Respond(1, "t", "e" * 4097)),
+    "long-key": frame(Send(1, cid("acme/b"), Options(key="k" * 257))),
+    "long-content-type": frame(Send(1, cid("acme/b"), Options(content_type="k" * 129))),
+    "unknown-priority": frame(Send(1, cid("acme/b"), Options(priority=4))),
+    "negative-ttl": frame(Send(1, cid("acme/b"), Options(ttl_ms=-1))),
+    "endless-ttl": frame(Send(1, cid("acme/b"), Options(ttl_ms=MAX_TTL_MS + 1))),
+    "negative-delay": frame(SetTimer(1, -1)),
+    "priority-of-text": raw(encode(["Send", 1, ["acme", "b", "0"], ["high", 0, "", None]]), b""),
 }
 
 
