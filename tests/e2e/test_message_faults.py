@@ -126,7 +126,10 @@ def test_requester_killed(net: Host, count: int) -> None:
 
 @MANY
 def test_sends_to_a_target_that_is_killed(net: Host, count: int) -> None:
-    """At most once: what was accepted is handled once, but for what was in the hand of a worker that died."""
+    """At most once: what was accepted is handled once, but for what was in the hand of a worker that died.
+
+    That is a dead letter, one each, and nothing else is; replayed, it is handled too.
+    """
     ledger = Ledger(net, "target")
     with Killer(net, "test/target/0", every=0.03, seed=4).at_work() as killer:
         answers = traffic.ask_all(net, "test/target", range(count), kind="send", seconds=5.0)
@@ -136,7 +139,16 @@ def test_sends_to_a_target_that_is_killed(net: Host, count: int) -> None:
     assert {"ok"} == set(answers.by_number.values())
     assert {1} == set(handled.values())
     assert killer.deaths > 1
-    assert count - len(handled) <= killer.deaths
+    letters = traffic.dead_letters(net, "test/target/0")
+    assert len(letters) <= killer.deaths
+    assert {reason for reason, _ in letters} <= {"undeliverable"}
+    lost = {int(payload.split()[2]) for _, payload in letters}
+    assert set(range(count)) - set(handled) <= lost
+    with net.api() as client:
+        assert len(lost) == client.post("/v1/deadletters/replay", {"component": "test/target/0"})["count"]
+    net.ask("test/target", "echo behind the replayed", seconds=60)
+    assert set(range(count)) == set(ledger.handled())
+    assert [] == traffic.dead_letters(net, "test/target/0")
 
 
 # -- at least once --------------------------------------------------------------------------------------------
@@ -186,6 +198,7 @@ def test_a_message_that_kills_is_given_up(net: Host) -> None:
     assert {1} == set(ledger.handled().values())
     ends = [r for r in net.audit("test/target/0") if r["event"] == "worker.started"]
     assert starts + 3 == len(ends)
+    assert [("poisoned", b"trap")] == traffic.dead_letters(net, "test/target/0")
 
 
 # -- control and router ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import random
@@ -101,6 +102,14 @@ def ask_all(
         list(pool.map(some, [numbers[number::threads] for number in range(threads)]))
     assert set(numbers) == set(answers.by_number)
     return answers
+
+
+def dead_letters(host: Host, target: str) -> list[tuple[str, bytes]]:
+    """Reason and payload of each dead letter to a component."""
+    with host.api() as client:
+        letters = client.get("/v1/deadletters", component=target, limit=1000)["letters"]
+        whole = [client.get(f"/v1/deadletters/{letter['id']}") for letter in letters]
+    return [(letter["reason"], base64.b64decode(letter["payload"])) for letter in whole]
 
 
 class Killer:
