@@ -71,6 +71,7 @@ class Playground:
         self.crossing: Callable[[str], Crossing] = lambda path: Crossing()
         """How the compiled component's boundary is crossed, by the path that was asked for."""
         self.compiled_imports = {"airssys:core/types": ["x"]}
+        self.compiled_exports = ["run"]
         self.ready = True
         """Whether a started worker becomes ready."""
         self.unready: set[str] = set()
@@ -176,7 +177,7 @@ class Playground:
             wasm = os.pread(fds[0], size, 0)
             cwasm = b"" if self.compile_error else b"native " + wasm
             result = CompileResult(
-                self.compiled_imports, ["run"], self.compile_error, len(cwasm), self.crossing(frame.path)
+                self.compiled_imports, self.compiled_exports, self.compile_error, len(cwasm), self.crossing(frame.path)
             )
             os.write(fds[1], pack_header(result) + cwasm)
             self.tell(supervisor_frames.Done(frame.n))

@@ -192,6 +192,22 @@ def test_world_is_held_to(playground):
     asyncio.run(main())
 
 
+def test_subscriptions_want_a_handler(playground):
+    """A manifest that subscribes a component without a topic-handler is refused; with one (control) it is taken."""
+    lines = ']\nmessaging = [{ topic = "a.>", access = ["subscribe"] }]\n[messaging]\nsubscribe = ["a.b"]\n#'
+
+    async def main():
+        async with playground() as play:
+            play.trust()
+            error = (await play.upload(play.package(files=lines))).json()["error"]
+            assert ("E_WORLD", True) == (error["code"], "gets no publications" in error["message"])
+            play.compiled_exports = ["airssys:messaging/topic-handler@0.1.0"]
+            answer = await play.upload(play.package("acme/topics", files=lines, extra=b"\0\1\0"))
+            assert 200 == answer.status_code, answer.text
+
+    asyncio.run(main())
+
+
 def test_messages(playground):
     """The body's bytes go in as they are, the reply's come out; failures have codes; limits hold."""
 
