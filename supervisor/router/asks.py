@@ -147,6 +147,7 @@ class Asks:
             return
         message = self._message(component, payload, frame.options)
         pending = correlations.open(target.id, incarnation=worker.incarnation)
+        self._delivery.requests.limit(pending, min(max(frame.timeout_ms, 1), MAX_TIMEOUT_MS))
         pending.message, pending.priority = message.id, message.priority
         message.pending, message.correlation, message.reply_to = pending, pending.correlation, component.id
         self._post(worker, component, target, frame, message, pending)
@@ -211,7 +212,6 @@ class Asks:
     ) -> None:
         """Put one permitted message into its target's mailbox, and tell the worker when that is decided."""
         message.waits = True
-        asked = time.monotonic()
         decided = False
 
         def done(reason: str) -> None:
@@ -223,9 +223,7 @@ class Asks:
                 component.sent += 1
                 self._table.counters["allowed"] += 1
                 if pending is not None and self._delivery.correlations.is_open(pending):
-                    # Of the time it may take, some may have gone by for want of room.
-                    wait = min(max(getattr(frame, "timeout_ms", 0), 1), MAX_TIMEOUT_MS)
-                    self._delivery.timeout(pending, max(1, wait - int((time.monotonic() - asked) * 1000)))
+                    self._delivery.requests.start(pending)
             elif pending is not None:
                 self._delivery.settle(pending)
             if worker.phase is Phase.CLOSED:

@@ -17,6 +17,7 @@ from sandbox.wire.router_frames import NORMAL
 from supervisor.router.timers import Timer
 
 if TYPE_CHECKING:
+    from supervisor.router.breaker import Breaker
     from supervisor.router.retries import Asleep
     from supervisor.router.waiting import Waiter
 
@@ -58,7 +59,8 @@ class Pending(msgspec.Struct, eq=False):
     waiter: Waiter | None = None  # its message waits for room there
     asleep: Asleep | None = None  # its message waits for the next attempt
     attempts: int = 0  # that failed
-    ticket: int = 0  # of the target's breaker
+    breaker: Breaker | None = None  # that admitted it, ...
+    ticket: int = 0  # ... with this ticket
     token: str = ""  # its reply was deferred, and is given with this by ...
     holder: int = 0  # ... the worker with this incarnation
 

@@ -140,7 +140,7 @@ class Delivery:
         if pending is not None:
             if self._try_again(component, message, refused):
                 return ""
-            self.requests.refused(component, pending, refused)
+            self.requests.refused(pending, refused)
         return refused
 
     def _offer(self, component: Component, message: Message) -> str:
@@ -211,12 +211,12 @@ class Delivery:
 
         def told(refused: str) -> None:
             if refused:
-                self.requests.refused(component, pending, refused)
+                self.requests.refused(pending, refused)
             done(refused)
 
         if self._waiting.join(component, message, told, worker):
             return True
-        self.requests.refused(component, pending, "")
+        self.requests.refused(pending, "")
         return False
 
     def _asking(self, sender: ComponentId) -> Worker | None:

@@ -57,8 +57,16 @@ class Requests:
 
     def timeout(self, pending: Pending, milliseconds: int) -> None:
         """Start the clock of a request."""
+        self.limit(pending, milliseconds)
+        self.start(pending)
+
+    def limit(self, pending: Pending, milliseconds: int) -> None:
+        """Say how long a request may take, from now on, until its message is taken (`start`) or refused."""
         pending.wait_ms = milliseconds
         pending.deadline = time.monotonic() + milliseconds / 1000
+
+    def start(self, pending: Pending) -> None:
+        """Have it fail when its time is over."""
         pending.timer = self._timers.schedule(pending.deadline, functools.partial(self._timed_out, pending))
 
     def _timed_out(self, pending: Pending) -> None:
@@ -107,13 +115,12 @@ class Requests:
         if component.breaker is None:
             return True
         pending.ticket = component.breaker.admit(time.monotonic())
+        pending.breaker = component.breaker if pending.ticket else None
         return pending.ticket > 0
 
-    def refused(self, component: Component, pending: Pending, error: str) -> None:
+    def refused(self, pending: Pending, error: str) -> None:
         """A request that was admitted was not taken; whoever made it closes it."""
-        if pending.ticket and component.breaker is not None:
-            component.breaker.result(pending.ticket, time.monotonic(), False if error in COUNTED else None)
-        pending.ticket = 0
+        self._tell_breaker(pending, False if error in COUNTED else None)
 
     # -- how it is given ----------------------------------------------------------------------------------------
 
@@ -122,14 +129,16 @@ class Requests:
             return False
         if pending.timer is not None:
             self._timers.cancel(pending.timer)
-        if pending.ticket:
-            target = self._table.components.get(pending.target)
-            if target is not None and target.breaker is not None:
-                target.breaker.result(pending.ticket, time.monotonic(), good)
+        self._tell_breaker(pending, good)
         if pending.queued or pending.asleep is not None or pending.waiter is not None:
             # Nobody waits for it any more: if it has not been delivered, it is not going to be.
             self._withdraw(pending, why)
         return True
+
+    def _tell_breaker(self, pending: Pending, good: bool | None) -> None:
+        if pending.breaker is not None:
+            pending.breaker.result(pending.ticket, time.monotonic(), good)
+            pending.breaker = None
 
     def _give(self, pending: Pending, payload: bytes, some: bool) -> None:
         if pending.outside is not None:
