@@ -103,7 +103,7 @@ def dump(codec: Codec, value: Any) -> bytes:
             case "cbor":
                 import cbor2
 
-                return bytes(cbor2.dumps(msgspec.to_builtins(value, builtin_types=(bytes,))))
+                return bytes(cbor2.dumps(value, default=_cbor_default))
             case "raw":
                 if isinstance(value, bytes | bytearray | memoryview):
                     return bytes(value)
@@ -155,7 +155,8 @@ def _check_depth(value: Any) -> None:
         level = []
         for each in containers:
             if isinstance(each, dict):
-                level += each.keys()
+                if any(isinstance(key, tuple | list | dict) for key in each):
+                    raise CodecError("a map's key is a number or a text")
                 level += each.values()
             else:
                 level += each
@@ -164,6 +165,10 @@ def _check_depth(value: Any) -> None:
 # -- CBOR ---------------------------------------------------------------------------------------------------------
 
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
+
+
+def _cbor_default(encoder: Any, value: Any) -> None:
+    encoder.encode(msgspec.to_builtins(value, builtin_types=(bytes,)))
 
 
 def _load_cbor(data: bytes) -> Any:
@@ -212,7 +217,7 @@ def _check_cbor(data: bytes) -> None:
             left.append(argument * (2 if major == _MAP else 1))
         elif major == _TAG:
             raise CodecError("cbor tags are not understood")
-        elif major == 7 and (info < 20 or info == 24):
-            raise CodecError("not cbor: a simple value without a meaning")
+        elif major == 7 and (info < 20 or info in (23, 24)):
+            raise CodecError("not cbor: a simple value without a meaning")  # undefined (23) among them
     if at != end:
         raise CodecError("not cbor: there is more behind the value")
