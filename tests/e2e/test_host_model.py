@@ -44,7 +44,8 @@ class World:
         self.random = random.Random(seed)
         mailing = 'delivery = "at-least-once"\nmax-deliveries = 100'
         self.ledgers = {name: Ledger(host, name, mailing=mailing if name == REPEATED else "") for name in NAMES}
-        package = host.package(TOPIC)
+        often = '[supervision]\nmax-restarts = 1000\nwindow = "1s"\nbackoff = ["10ms", "10ms"]\n\n[messaging]'
+        package = host.package(TOPIC, edit=lambda text: text.replace("[messaging]", often))
         for number in SUBSCRIBERS:
             probes.install(host, package, instance=str(number))
         self.listens = dict.fromkeys(SUBSCRIBERS, True)
