@@ -5,6 +5,7 @@ Each test with many requests runs with a few by default and with ten thousand by
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import probes
 import pytest
 import traffic
+from airssys.client import AsyncClient, ClientError
 from live_host import Host, wait_until
 from traffic import Killer, Ledger
 
@@ -304,6 +306,62 @@ def _control(host: Host) -> int | None:
         return host.processes()["control"]
     except AirssysError:
         return None
+
+
+# -- programs outside -----------------------------------------------------------------------------------------
+
+
+def _ask_at_once(host: Host, numbers: range, most: int = 50) -> dict[int, str]:
+    """Requests of one program, many at a time; how each ended: "ok" or the error's class."""
+    ended: dict[int, str] = {}
+
+    async def ask_all() -> None:
+        room = asyncio.Semaphore(most)
+
+        async def one(client: AsyncClient, number: int) -> None:
+            async with room:
+                try:
+                    await client.request("test/target", f"{APPEND} {number}\n", timeout=60.0)
+                    answer = "ok"
+                except ClientError as error:
+                    answer = type(error).__name__
+            assert number not in ended
+            ended[number] = answer
+
+        async with AsyncClient(str(host.root / "run" / "clients" / "router.sock")) as client:
+            await asyncio.gather(*(one(client, number) for number in numbers))
+
+    asyncio.run(ask_all())
+    return ended
+
+
+@MANY
+def test_control_and_target_killed_while_a_program_asks(net: Host, count: int) -> None:
+    """A program's requests pass control by: its death is nothing to them, and the target's is told where it is one."""
+    ledger = Ledger(net, "target")
+    over = threading.Event()
+    killed = 0
+
+    def ask() -> dict[int, str]:
+        try:
+            return _ask_at_once(net, range(count))
+        finally:
+            over.set()
+
+    with Killer(net, "test/target/0", every=0.05, seed=8).at_work() as killer, _meanwhile(ask) as asking:
+        while not over.wait(0.5) and killed < 1 + count // 1000:
+            control = _control(net)
+            if control is not None:
+                os.kill(control, signal.SIGKILL)
+                killed += 1
+        ended = asking.result()
+    wait_until("a new control", lambda: _control(net))
+    handled = ledger.handled()
+    assert set(range(count)) == set(ended)
+    assert set(ended.values()) <= {"ok", "TargetEnded"}
+    assert {1} == set(handled.values())
+    assert [] == [number for number, how in ended.items() if how == "ok" and not handled[number]]
+    assert sum(how != "ok" for how in ended.values()) <= killer.deaths
 
 
 # -- neighbours -----------------------------------------------------------------------------------------------

@@ -146,7 +146,10 @@ class Killer:
         wait_until("another worker", self._whole)
 
     def _whole(self) -> bool:
-        status = self._host.component(self._component)
+        try:
+            status = self._host.component(self._component)
+        except AirssysError:
+            return False
         return status["state"] == "running" and status["pid"] not in (self._last, None)
 
 
