@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.types import Limits
 from sandbox.wire.router_frames import (
     Ack,
+    AskTrace,
+    Cancel,
+    Deliver,
     Mailing,
     MessagingRule,
     Options,
+    Request,
     Route,
     RouteState,
     Send,
@@ -22,12 +28,15 @@ from sandbox.wire.router_frames import (
     Stop,
     Submit,
     TargetPolicy,
+    Trace,
+    Unroute,
 )
 from supervisor.router import waiting
 from supervisor.router.breaker import Breaker
 from supervisor.router.dead_letters import DROPPED, DeadLetters
 from supervisor.router.mailbox import OVERHEAD, STREAK, Account, Mailbox, Message
 from supervisor.router.retries import again, pause
+from supervisor.router.traces import KEPT, Traces
 from tests.unit.router_host import TALK, FakeWorker, Host, cid
 
 pytestmark = pytest.mark.block5_messaging
@@ -450,3 +459,124 @@ def test_dropping(host: Host, overflow: str, left: bytes) -> None:
     assert left == host.start("acme/a", route=False).message()[1]
     assert 1 == state(host, "acme/a").dropped
     assert 1 == host.settle().counters["dead-dropped"]
+
+
+# -- traces ---------------------------------------------------------------------------------------------------
+
+
+def test_a_trace_of_a_request_shows_its_callback() -> None:
+    """By the message's id or the correlation id: both ways, in the order of time, living or ended."""
+    mailbox = box()
+    request, callback = message(1, HIGH), message(2, callback=True)
+    request.correlation = callback.correlation = "c" * 32
+    now = time.monotonic()
+    request.seconds, callback.seconds = int(time.time()) - 2, int(time.time()) - 1
+    request.delivered, request.finished, request.end = now - 1.5, now - 1, "replied"
+    request.deliveries = 2
+    request.story = [("delivered", now - 1.8, "delivery 1"), ("redelivered", now - 1.6, "its worker ended")]
+    assert mailbox.put_callback(callback)
+    traces = Traces(mailbox.find)
+    traces.keep(request)
+    for text in ("1", "2", "c" * 32):
+        trace = traces.find(text)
+        assert (1, "c" * 32) == (trace.message, trace.correlation)
+        assert sorted(step.at for step in trace.steps) == [step.at for step in trace.steps]
+        expected = "sent sent queued queued delivered delivered redelivered replied"
+        assert Counter(expected.split()) == Counter(step.what for step in trace.steps)
+    assert [] == traces.find("3").steps == traces.find("x" * 32).steps == traces.find("9" * 400).steps
+
+
+def test_traces_are_bounded() -> None:
+    """The oldest are forgotten."""
+    traces = Traces(lambda _wanted: ())
+    for number in range(1, KEPT + 2):
+        ended = message(number)
+        ended.end, ended.finished = "replied", 1.0
+        traces.keep(ended)
+    assert [] == traces.find("1").steps
+    assert [] != traces.find("2").steps
+    assert [] != traces.find(str(KEPT + 1)).steps
+
+
+def test_a_trace_through_the_router(host: Host) -> None:
+    """What really happened to a message that was delivered twice, from a real router."""
+    operated(host, "acme/a", Mailing(at_least_once=True))
+    number = outside(host, "acme/a", b"x", Options(), request=True)
+    worker = host.start("acme/a", route=False)
+    worker.message()
+    host.died(worker)
+    worker = host.start("acme/a", route=False)
+    worker.reply(worker.message()[0], b"y")
+    answer, _ = host.control.submitted()
+    assert number == answer.id
+    host.control.send(AskTrace(7, str(answer.message)))
+    trace, _ = host.control.submitted()
+    assert isinstance(trace, Trace)
+    assert ["sent", "queued", "delivered", "redelivered", "delivered", "replied"] == [step.what for step in trace.steps]
+    assert (answer.message, answer.correlation) == (trace.message, trace.correlation)
+
+
+# -- exactly one answer -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["ask", "ask", "ask", "ask-short", "cancel", "reply", "reply", "fail", "kill-b", "kill-a"]),
+        max_size=24,
+    ),
+    st.booleans(),
+)
+def test_a_component_hears_once_of_each_request(steps: list[str], at_least_once: bool) -> None:
+    """Of each request that was acknowledged and not cancelled, one callback, while its worker lives; never a second."""
+    with Host() as host:
+        mailing = Mailing(at_least_once=at_least_once)
+        limits = Limits(deadline_ms=20_000, mailbox=3)
+        host.control.send(Route(cid("acme/b"), limits, TALK, "acme/b", "1", mailing=mailing))
+        b = host.start("acme/b", route=False)
+        b.sock.settimeout(0.01)
+        a, hand = asking(host, TALKATIVE)
+        owed: set[str] = set()
+        for ask, step in enumerate(steps):
+            match step:
+                case "ask" | "ask-short":
+                    a.send(Request(ask, cid("acme/b"), 20_000 if step == "ask" else 1))
+                    ack = a.take(Ack)[0]
+                    if ack.case == 0:
+                        owed.add(ack.text)
+                case "cancel" if owed:
+                    correlation = min(owed)
+                    if a.ask(Cancel(ask, correlation)).case == 0:
+                        owed.discard(correlation)
+                case "reply" | "fail":
+                    with contextlib.suppress(TimeoutError):
+                        b.reply(b.message()[0], error="runtime-error: no" if step == "fail" else "")
+                case "kill-b":
+                    host.died(b)
+                    b = host.start("acme/b", route=False)
+                    b.sock.settimeout(0.01)
+                case "kill-a":
+                    host.died(a)
+                    a, hand = asking(host, None)  # which is not given a callback of the worker before it
+                    owed.clear()
+        host.control.send(Unroute(cid("acme/b")))
+        host.died(b)
+        a.reply(hand)
+        while owed:
+            back, _ = a.callback()
+            assert back.correlation in owed
+            owed.discard(back.correlation)
+            a.reply(back)
+        host.control.submit("acme/a", b"last", request=False)
+        assert b"last" == a.message()[1], "one callback more"
+
+
+TALKATIVE = [*TALK, MessagingRule(source="host/client/*")]
+
+
+def asking(host: Host, rules: list[MessagingRule] | None) -> tuple[FakeWorker, Deliver]:
+    """A new worker of `acme/a` with a message in hand; with rules the component is new, too."""
+    worker = host.start("acme/a", rules, route=rules is not None)
+    host.control.submit("acme/a", request=False)
+    host.control.submitted()
+    return worker, worker.message()[0]
