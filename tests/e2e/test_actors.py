@@ -249,6 +249,24 @@ def test_a_group(net: Host, me: str) -> None:
     assert "reply to one of you" == last_of(net, me, "reply to one")
 
 
+def test_a_group_routes_past_who_is_not_ready(net: Host) -> None:
+    """A replica that calls itself unhealthy gets nothing until it is well again; its sibling answers for both."""
+    package = probes.pack(net, "pair", {"filesystem": "[]", "health-interval": '"100ms"\nhealth-threshold = 100'})
+    for instance in ("a", "b"):
+        probes.install(net, package, instance=instance)
+
+    def who() -> set[str]:
+        return {net.ask("test/pair/*", "self") for _ in range(6)}
+
+    assert {"test/pair/a", "test/pair/b"} == who()
+    net.ask("test/pair/a", "set on-health unhealthy")
+    wait_until("it is told", lambda: net.component("test/pair/a")["health"] == "unhealthy")
+    assert {"test/pair/b"} == who()
+    net.ask("test/pair/a", "del on-health")
+    wait_until("it is told", lambda: net.component("test/pair/a")["health"] == "healthy")
+    assert {"test/pair/a", "test/pair/b"} == who()
+
+
 # -- the other examples ----------------------------------------------------------------------------------------------
 
 
