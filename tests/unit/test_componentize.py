@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READER = ROOT / "examples/logclean/reader"
 TEMPLATE = (READER / "template.wasm").read_bytes()
 FULL = (ROOT / "sdk/c/templates/osl-host.wasm").read_bytes()
+FULLER = (ROOT / "sdk/c/templates/topic-host.wasm").read_bytes()
 COMPONENT = (READER / "component.wasm").read_bytes()
 
 
@@ -109,16 +110,20 @@ def test_what_is_no_template() -> None:
 
 
 def test_the_c_header_has_every_import() -> None:
-    """The full template lists all that is the host's own, and the header declares each function with its types."""
-    offered = c.core_interface(c.template_core(FULL)).imports
+    """The full templates list all that is the host's own, one of them without messaging, and the headers declare each
+    function with its types."""
+    offered, fuller = (c.core_interface(c.template_core(template)).imports for template in (FULL, FULLER))
     served = {name: found for name, found in contract.load().imports.items() if not name.startswith("wasi:")}
-    assert {(name, each) for name, found in served.items() for each in found.functions} == set(offered)
+    every = {(name, each) for name, found in served.items() for each in found.functions}
+    assert every == set(fuller)
+    assert {(name, each) for name, each in every if not name.startswith("airssys:messaging/")} == set(offered)
     if importlib.util.find_spec("ziglang") is None:
         pytest.skip("ziglang is not installed")
-    core = compile_core(ROOT / "sdk/c/templates/osl-host.c")
-    assert offered == c.core_interface(core).imports
     engine = wasmtime.Engine()
-    contract.check_component(wt.Component(engine, c.componentize(FULL, core)).type, engine)
+    for name, template, imports in (("osl-host", FULL, offered), ("topic-host", FULLER, fuller)):
+        core = compile_core(ROOT / f"sdk/c/templates/{name}.c")
+        assert imports == c.core_interface(core).imports
+        contract.check_component(wt.Component(engine, c.componentize(template, core)).type, engine)
 
 
 def test_a_source_that_does_not_compile(tmp_path: Path) -> None:
