@@ -290,7 +290,7 @@ class Clients:
     @property
     def busy(self) -> bool:
         """Whether more was received than was acted on."""
-        return any(user.channels.backlog for user in self._users.values())
+        return bool(self._by_fd) and any(user.channels.backlog for user in self._users.values())
 
     def serve_backlog(self) -> None:
         """Act on one more message of each connection that has sent several."""

@@ -86,33 +86,40 @@ class Loop:
             ProtocolViolation: the supervisor sent what is no frame.
         """
         self._supervisor.send(Up())
-        timers = self.delivery.timers
+        timers, turns, backlog, clients = self.delivery.timers, self._turns, self._channels.backlog, self._clients
         supervisor_fd, bus_fd = self._supervisor.fileno(), self._bus.fileno()
         try:
             while True:
                 self._watch()
                 # The bus's descriptor tells of news for libzmq, not of messages that libzmq has already.
                 pending = self._bus.pending
-                clients = self._clients
-                busy = pending or self._channels.backlog or self._turns.going or (clients is not None and clients.busy)
-                patience = 0 if busy else timers.wait()
-                ready = dict(self._epoll.poll(patience, EVENTS))
-                self._serve_backlog()
-                if clients is not None:
+                news = clients is not None and clients.busy
+                busy = pending or news or backlog or turns.going
+                events = self._epoll.poll(0 if busy else timers.wait(), EVENTS)
+                if backlog:
+                    self._serve_backlog()
+                if clients is not None and news:
                     clients.serve_backlog()
-                for fd, events in ready.items():
+                # Nearly every turn is of workers alone.
+                others: dict[int, int] = {}
+                for fd, event in events:
                     channel = self._channels.get(fd)
                     if channel is not None:
-                        self._serve(channel, events)
-                    elif clients is not None:
-                        clients.serve(fd, events)
-                self._turns.go_on()
-                if supervisor_fd in ready:
-                    self._supervisor.flush()
-                    self._read_supervisor()
-                if self._audit.fileno() in ready:
-                    self._read_audit()
-                if pending or bus_fd in ready:
+                        self._serve(channel, event)
+                    else:
+                        others[fd] = event
+                if others and clients is not None:
+                    for fd, event in others.items():
+                        clients.serve(fd, event)
+                if turns.going:
+                    turns.go_on()
+                if others:
+                    if supervisor_fd in others:
+                        self._supervisor.flush()
+                        self._read_supervisor()
+                    if self._audit.fileno() in others:
+                        self._read_audit()
+                if pending or bus_fd in others:
                     self._read_bus(BATCH)
                 timers.run()
         except EOFError:
