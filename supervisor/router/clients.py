@@ -9,64 +9,41 @@ router hold is bounded:
 
     connections      MAX_CONNECTIONS, each open within HANDSHAKE_SECONDS
     coming in        IN_BYTES, over all of them; a message is whole within `channels.HALF_SECONDS`
-    going out        OUT_BYTES, over all of them, EVENT_BYTES of it events
+    going out        OUT_BYTES of answers and EVENT_BYTES of events, over all of them
     asks             MAX_ASKS that wait for an answer, and MAX_SUBSCRIPTIONS patterns, of each connection
 
-and what he can make it do: one message of each connection a turn, `message-rate` a second; who exceeds it is not
-listened to for HOLD_SECONDS. A client that does not read loses events, oldest first, and is told how many; one that
-does not read its answers is cut off. When a connection ends, so do its requests and subscriptions.
+and what he can make it do: one message of each connection a turn, `message-rate` a second. Who exceeds it is not
+listened to for HOLD_SECONDS, who is denied too much for DENIED_SECONDS. A client that does not read loses events, oldest
+first, and is told how many; one that does not read its answers is cut off. When a connection ends, so do its requests
+and subscriptions.
 """
 
 from __future__ import annotations
 
 import errno
 import functools
-import logging
 import secrets
 import select
 import socket
 import struct
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 
-import msgspec
-
-from bridge.capabilities import (
-    InvalidPattern,
-    covers,
-    may_subscribe,
-    validate_topic_pattern,
-)
-from bridge.limiter import Bucket
+from bridge.capabilities import may_subscribe
 from sandbox.errors import ProtocolViolation
 from sandbox.types import ComponentId
-from sandbox.wire import UNDECODABLE
-from sandbox.wire.client_frames import (
-    ClientAnswer,
-    ClientCancel,
-    ClientEvent,
-    ClientLost,
-    ClientPublish,
-    ClientRequest,
-    ClientSend,
-    ClientSubscribe,
-    ClientUnsubscribe,
-    ClientWelcome,
-    FromClient,
-)
-from sandbox.wire.router_frames import ClientRights, Settings
-from supervisor.router.channels import Channel, Channels, Sent
-from supervisor.router.correlation import Pending, Result
-from supervisor.router.delivery import Delivery, outside
-from supervisor.router.handshake import CROWDED, GREETING, READY, REFUSAL, Handshake
+from sandbox.wire.client_frames import ClientWelcome
+from sandbox.wire.router_frames import Settings
+from supervisor.router.channels import Channels
+from supervisor.router.client_asks import MAX_ASKS, ClientAsks
+from supervisor.router.connections import MAX_PAYLOAD, MAX_SUBSCRIPTIONS, Arrival, Client, User
+from supervisor.router.delivery import Delivery
+from supervisor.router.handshake import CROWDED, GREETING, READY, REFUSAL
 from supervisor.router.inbound import MAX_HEAD
 from supervisor.router.inbound import Message as Inbox
-from supervisor.router.mailbox import OVERHEAD, Account, Message
+from supervisor.router.mailbox import Account
 from supervisor.router.outside import Outside
-from supervisor.router.timers import Timer
 from supervisor.router.topics import Topics
-
-log = logging.getLogger("airssys.router")
 
 MAX_CONNECTIONS = 64
 """Connections of one user."""
@@ -74,151 +51,24 @@ MAX_ALL_CONNECTIONS = 512
 """Connections of all users together."""
 HANDSHAKE_SECONDS = 5.0
 """Longest time between a connection and its READY."""
-MAX_ASKS = 1_024
-"""What one connection has asked and was not answered yet."""
-MAX_SUBSCRIPTIONS = 100
-"""Patterns of one connection."""
-MAX_PAYLOAD = 8 << 20
-"""Largest payload, bytes; the target's own `message-size` may be less."""
 IN_BYTES = 2 * (MAX_PAYLOAD + MAX_HEAD + 64)
 """Bytes reserved for messages that are coming in from one user."""
 OUT_BYTES = 24 << 20
-"""Bytes that may wait for one user's programs to read."""
-EVENT_BYTES = 8 << 20
-"""Bytes of events among them."""
-MAX_EVENTS = 1_000
-"""Events that wait for one connection."""
+"""Bytes of answers that may wait for one user's programs to read."""
 MAX_QUEUED = 2 * MAX_ASKS
 """Messages that wait for one connection to read."""
-HOLD_SECONDS = 0.02
-"""How long a connection is not read that sent more than its user may."""
 ACCEPTS = 16
 """Connections taken in one turn."""
 RETRY_SECONDS = 1.0
 """Pause when there is no descriptor left."""
 TELL_SECONDS = 10.0
 """Least time between two records of refusals of one user."""
-REPORT_RATE, REPORT_BURST = 0.2, 5
-"""Violations of one user that are recorded: a second, and at once."""
 MAX_TOLD = 256
 """Users whose refusals are kept apart."""
 
 _UCRED = struct.Struct("3i")
 _IN = select.EPOLLIN
 _GONE = select.EPOLLHUP | select.EPOLLERR
-
-
-class User:
-    """One user of this machine that may connect, and all that his programs share."""
-
-    __slots__ = ("account", "bucket", "channels", "connections", "event_bytes", "id", "reports", "rights", "sources")
-
-    def __init__(self, rights: ClientRights, channels: Channels[Client]) -> None:
-        self.channels = channels
-        self.account: Account = channels.account
-        self.connections: set[Arrival | Client] = set()
-        self.event_bytes = 0
-        self.bucket = Bucket(time.monotonic(), rights.rate, rights.rate)
-        self.reports = Bucket(time.monotonic(), REPORT_RATE, REPORT_BURST)
-        self.update(rights)
-
-    def update(self, rights: ClientRights) -> None:
-        """Take new rights."""
-        self.rights = rights
-        self.id: ComponentId = outside(rights.user)
-        self.sources = [rule.source for rule in rights.messaging if rule.source]
-        self.bucket.resize(rights.rate, rights.rate)
-
-
-class Arrival:
-    """A connection whose handshake is under way."""
-
-    __slots__ = ("handshake", "sock", "timer", "user")
-
-    def __init__(self, user: User, sock: socket.socket) -> None:
-        self.user, self.sock = user, sock
-        self.handshake = Handshake()
-        self.timer: Timer | None = None
-
-
-class Client:
-    """One open connection; a listener to `topics`."""
-
-    __slots__ = ("_event_bytes", "_events", "_lost", "asks", "channel", "closed", "fd", "patterns", "user")
-
-    def __init__(self, user: User, channel: Channel[Client], fd: int) -> None:
-        self.user, self.channel, self.fd = user, channel, fd
-        channel.owner = self
-        channel.inbound.payload_limit = MAX_PAYLOAD
-        self.asks: dict[int, Pending | None] = {}
-        """What it waits for; the open request, if it is one."""
-        self.patterns: dict[str, None] = {}
-        self.closed = False
-        self._events: deque[Message] = deque()
-        self._event_bytes = 0
-        self._lost = 0
-
-    def send(self, frame: msgspec.Struct, payload: bytes = b"") -> bool:
-        """Send or queue; False when too much waits for this connection or its user."""
-        account = self.user.account
-        if self.channel.queued and account.used + len(payload) > account.limit:
-            return False
-        return self.channel.send(frame, payload) is not Sent.FULL  # if it is gone, the end of its stream says so
-
-    # -- events -----------------------------------------------------------------------------------------------
-
-    def hears(self, publisher: ComponentId) -> bool:
-        """Whether it takes publications of this one: of everybody, or of those its `from` lines name."""
-        sources = self.user.sources
-        return not sources or any(covers(source, publisher) for source in sources)
-
-    def tell(self, publication: Message) -> bool:
-        """Queue an event; older ones make room. False when it has none for this one at all."""
-        size = len(publication.payload) + OVERHEAD
-        while self._events and (len(self._events) >= MAX_EVENTS or self.user.event_bytes + size > EVENT_BYTES):
-            self._release(self._events.popleft())
-            self._lost += 1
-        if self.user.event_bytes + size > EVENT_BYTES:
-            self._lost += 1
-            return False
-        self._events.append(publication)
-        self._event_bytes += size
-        self.user.event_bytes += size
-        self.pump()
-        return True
-
-    def pump(self) -> None:
-        """Send events as long as the kernel takes them at once."""
-        while not self.channel.queued and (self._events or self._lost) and not self.closed:
-            if self._lost:
-                lost, self._lost = self._lost, 0
-                self.send(ClientLost(lost))
-                continue
-            event = self._events.popleft()
-            self._release(event)
-            if event.expires <= time.monotonic():
-                self._lost += 1
-                continue
-            frame = ClientEvent(
-                event.topic,
-                str(event.sender),
-                event.id,
-                event.seconds,
-                event.nanoseconds,
-                event.content_type,
-                event.priority,
-            )
-            self.send(frame, event.payload)
-
-    def forget_events(self) -> None:
-        """Nobody reads them any more."""
-        while self._events:
-            self._release(self._events.popleft())
-
-    def _release(self, event: Message) -> None:
-        size = len(event.payload) + OVERHEAD
-        self._event_bytes -= size
-        self.user.event_bytes -= size
 
 
 class Clients:
@@ -237,15 +87,16 @@ class Clients:
     ) -> None:
         listener.setblocking(False)
         self._listener, self._epoll = listener, epoll
-        self._delivery, self._outside, self._topics = delivery, way_in, topics
+        self._delivery, self._topics = delivery, topics
+        self._asks = ClientAsks(delivery, way_in, topics, self._violation)
         self._timers, self._counters = delivery.timers, delivery.table.counters
         self._users: dict[int, User] = {}
         self._by_fd: dict[int, Arrival | Client] = {}
         self._refused: OrderedDict[int, tuple[float, int]] = OrderedDict()
         self._listening = False
         self._name = secrets.token_hex(8)
-        self._decoder: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
         delivery.table.on_settings.append(self._configure)
+        way_in.on_denied = self._denied
 
     def __len__(self) -> int:
         return len(self._by_fd)
@@ -284,6 +135,11 @@ class Clients:
                 )
                 self._users[uid] = User(client, channels)
         self._listen()
+
+    def _denied(self, sender: ComponentId) -> None:
+        for user in self._users.values():
+            if user.id == sender:
+                user.denials.spend(1)
 
     # -- the loop's ---------------------------------------------------------------------------------------------
 
@@ -452,117 +308,7 @@ class Clients:
             self._violation(client, str(error))
             return
         if message is not None:
-            self._take(client, *message)
-
-    def _take(self, client: Client, head: bytes, payload: bytes) -> None:
-        try:
-            frame = self._decoder.decode(head)
-        except UNDECODABLE as error:
-            self._violation(client, f"undecodable frame: {error}"[:200])
-            return
-        kind = type(frame).__name__
-        if isinstance(frame, ClientCancel | ClientSubscribe | ClientUnsubscribe) and payload:
-            self._violation(client, f"{kind} with a payload")
-            return
-        if isinstance(frame, ClientCancel):
-            self._cancel(client, frame.ask)
-            return
-        if frame.ask in client.asks:
-            self._violation(client, f"{kind} with a number that is in use")
-            return
-        client.asks[frame.ask] = None
-        if not client.user.bucket.take(time.monotonic()):
-            self._answer(client, frame.ask, Result("rate-limited", f"more than {client.user.rights.rate} a second"))
-            self._hold(client)
-            return
-        if len(client.asks) > MAX_ASKS:
-            self._answer(client, frame.ask, Result("queue-full", "too much was asked that is not answered yet"))
-            return
-        match frame:
-            case ClientSend() | ClientRequest():
-                self._message(client, frame, payload)
-            case ClientPublish():
-                self._outside.publish(
-                    client.user.id,
-                    client.user.rights.messaging,
-                    frame.topic,
-                    payload,
-                    frame.options,
-                    functools.partial(self._answer, client, frame.ask),
-                )
-            case ClientSubscribe():
-                self._subscribe(client, frame)
-            case ClientUnsubscribe():
-                known = frame.pattern in client.patterns
-                if known:
-                    del client.patterns[frame.pattern]
-                    self._topics.unlisten(frame.pattern, client)
-                self._answer(client, frame.ask, Result("" if known else "invalid", "" if known else "no subscription"))
-
-    def _message(self, client: Client, frame: ClientSend | ClientRequest, payload: bytes) -> None:
-        try:
-            target = ComponentId.parse_target(frame.target)
-        except ValueError as error:
-            self._answer(client, frame.ask, Result("invalid", str(error)[:300]))
-            return
-        pending = self._outside.post(
-            client.user.id,
-            client.user.rights.messaging,
-            target,
-            payload,
-            functools.partial(self._answer, client, frame.ask),
-            timeout_ms=frame.timeout_ms if isinstance(frame, ClientRequest) else 0,
-            options=frame.options,
-        )
-        if pending is not None and frame.ask in client.asks:
-            client.asks[frame.ask] = pending
-
-    def _subscribe(self, client: Client, frame: ClientSubscribe) -> None:
-        user, pattern = client.user, frame.pattern
-        try:
-            validate_topic_pattern(pattern)
-        except InvalidPattern as error:
-            self._answer(client, frame.ask, Result("invalid", f"{error.message}: {error.hint}"))
-            return
-        if not may_subscribe(user.rights.messaging, pattern):
-            denied = Result("denied", f"{user.id} may not subscribe to {pattern}")
-            self._delivery.audit.record(
-                "messaging.subscribe",
-                str(user.id),
-                "denied",
-                pattern,
-                "denied",
-                on_recorded=lambda _seq: self._answer(client, frame.ask, denied),
-            )
-        elif pattern not in client.patterns and len(client.patterns) >= MAX_SUBSCRIPTIONS:
-            self._answer(client, frame.ask, Result("queue-full", f"more than {MAX_SUBSCRIPTIONS} subscriptions"))
-        else:
-            client.patterns[pattern] = None
-            self._topics.listen(pattern, client)
-            self._answer(client, frame.ask, Result())
-
-    def _cancel(self, client: Client, ask: int) -> None:
-        pending = client.asks.get(ask)
-        if pending is not None:
-            del client.asks[ask]
-            self._delivery.settle(pending)
-            self._counters["cancelled-by-clients"] += 1
-
-    def _answer(self, client: Client, ask: int, result: Result) -> None:
-        """Tell a client what became of what it asked, unless it is gone or does not want to know any more."""
-        if client.closed or ask not in client.asks:
-            return
-        del client.asks[ask]
-        frame = ClientAnswer(
-            ask, result.error, result.text, result.some, result.message, result.correlation, result.number
-        )
-        if not client.send(frame, result.payload):
-            self._violation(client, "does not read its connection")
-
-    def _hold(self, client: Client) -> None:
-        channel = client.channel
-        if channel.hold():
-            self._timers.schedule(time.monotonic() + HOLD_SECONDS, channel.release)
+            self._asks.handle(client, *message)
 
     # -- ends ---------------------------------------------------------------------------------------------------
 

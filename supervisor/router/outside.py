@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bridge.capabilities import InvalidPattern, may_publish, may_send, validate_topic
 from sandbox.types import ComponentId
@@ -39,6 +39,8 @@ class Outside:
         self._topics = topics
         self._groups = groups
         self._table = delivery.table
+        self.on_denied: Callable[[ComponentId], None] | None = None
+        """Told of each denial, at once."""
 
     # -- to one -----------------------------------------------------------------------------------------------
 
@@ -193,6 +195,8 @@ class Outside:
             then()
 
     def _deny(self, action: str, sender: ComponentId, shown: str, text: str, answer: Answer) -> None:
+        if self.on_denied is not None:
+            self.on_denied(sender)
         self._delivery.audit.record(
             f"messaging.{action}",
             str(sender),

@@ -19,13 +19,9 @@ from sandbox.wire import zmtp
 from sandbox.wire.router_frames import ClientRights, MessagingRule, Options, Publication, Settings, Subscribe
 from supervisor.config_messaging import EVERYTHING
 from supervisor.router import clients as clients_module
-from supervisor.router.clients import (
-    MAX_ASKS,
-    MAX_CONNECTIONS,
-    MAX_EVENTS,
-    MAX_PAYLOAD,
-    MAX_SUBSCRIPTIONS,
-)
+from supervisor.router.client_asks import MAX_ASKS
+from supervisor.router.clients import MAX_CONNECTIONS
+from supervisor.router.connections import DENIAL_BURST, MAX_EVENTS, MAX_PAYLOAD, MAX_SUBSCRIPTIONS
 from supervisor.router.handshake import GREETING
 from tests.unit.router_host import SECONDS, TALK, Host, encode
 
@@ -518,6 +514,23 @@ def test_a_flood_is_held_to_its_rate(net: Clients) -> None:
     assert "rate-limited" in errors
     assert 20 <= errors.count("") <= 50
     assert errors.count("") == net.host.control.state().routes[0].depth
+
+
+def test_denials_do_not_fill_the_audit_log(net: Clients) -> None:
+    """Who is denied again and again is read slowly; who is not, is not."""
+    net.settings([MessagingRule(target="acme/b", access=["send"])])
+    hostile, good = net.client(), net.client()
+    for _ in range(1000):
+        hostile.say("acme/a")
+    for _ in range(DENIAL_BURST):
+        assert "messaging.send" == net.host.auditor.record().event
+    net.host.auditor.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        for _ in range(20):
+            net.host.auditor.record()
+    net.host.auditor.sock.settimeout(SECONDS)
+    good.say("acme/b")
+    assert "target-not-found" == good.answer()[0].error
 
 
 def test_a_slow_subscriber_is_told_what_it_missed(net: Clients) -> None:
