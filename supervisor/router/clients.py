@@ -13,9 +13,9 @@ router hold is bounded:
     asks             MAX_ASKS that wait for an answer, and MAX_SUBSCRIPTIONS patterns, of each connection
 
 and what he can make it do: one message of each connection a turn, `message-rate` a second. Who exceeds it is not
-listened to for HOLD_SECONDS, who is denied too much for DENIED_SECONDS. A client that does not read loses events, oldest
-first, and is told how many; one that does not read its answers is cut off. When a connection ends, so do its requests
-and subscriptions.
+listened to for HOLD_SECONDS, who is denied too much for DENIED_SECONDS. A client that does not read loses events,
+oldest first, and is told how many; one that does not read its answers is cut off. When a connection ends, so do its
+requests and subscriptions.
 """
 
 from __future__ import annotations

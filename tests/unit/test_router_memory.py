@@ -14,12 +14,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import zmq
 import zmtp_peer
 from live_host import CHECKOUT, wait_until
 
 from sandbox.types import ComponentId
 from sandbox.wire import supervisor_frames, zmtp
+from sandbox.wire.client_frames import ClientUnsubscribe
+from sandbox.wire.router_frames import ClientRights, Settings
 from sandbox.wire.supervisor_frames import AttachRouter, EndWorker, Up
+from supervisor.router.clients import IN_BYTES, MAX_CONNECTIONS
+from supervisor.router.connections import MAX_PAYLOAD
 from supervisor.router.ports import listening
 
 pytestmark = pytest.mark.block5_messaging
@@ -66,7 +71,7 @@ class RouterProcess:
     def __init__(self, directory: Path) -> None:
         self.sup, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sup.settimeout(20)
-        path = str(directory / "bus")
+        path = self.bus_path = str(directory / "bus")
         self.clients_path = str(directory / "clients")
         bus, clients = listening(path), listening(self.clients_path)
         self.process = subprocess.Popen(
@@ -139,6 +144,46 @@ def test_a_message_that_never_ends(router: RouterProcess) -> None:
     assert (7, "policy") == (end.incarnation, end.outcome)
     assert "two frames" in end.detail
     assert resident(router.process.pid) - before < 4096
+
+
+def test_clients_cannot_make_it_grow(router: RouterProcess) -> None:
+    """As many connections as a user may have, each with a message that never ends or is never sent, or a flood that
+    nobody may send: the router holds a bounded share, and still serves the next one."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    bus = context.socket(zmq.DEALER)
+    bus.linger = 0
+    bus.connect(f"ipc://{router.bus_path}")
+    me = ClientRights(os.geteuid(), "me", [], 1_000_000)
+    bus.send_multipart([msgspec.msgpack.encode(Settings(clients=[me])), b""])
+    before = resident(router.process.pid)
+    announced = b"\x01\x01h\x02" + MAX_PAYLOAD.to_bytes(8, "big")
+    for number in range(MAX_CONNECTIONS - 1):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        router.ends.append(sock)
+        sock.settimeout(20)
+        sock.connect(router.clients_path)
+        zmtp_peer.dealer(sock, b"")
+        sock.settimeout(0.05)
+        match number % 3:
+            case 0:
+                flood(sock)
+            case 1:
+                sock.sendall(announced)
+            case _:
+                with contextlib.suppress(TimeoutError, ConnectionError):
+                    sock.sendall(announced + bytes(MAX_PAYLOAD - 1))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(20)
+        sock.connect(router.clients_path)
+        dealer = zmtp.Dealer(sock)
+        zmtp_peer.dealer(sock, b"")
+        sock.settimeout(20)
+        assert b"ClientWelcome" in dealer.recv()[0]
+        dealer.send([msgspec.msgpack.encode(ClientUnsubscribe(1, "a")), b""])
+        assert b"ClientAnswer" in dealer.recv()[0]
+    assert resident(router.process.pid) - before < (IN_BYTES >> 10) + 4096
+    bus.close()
+    context.term()
 
 
 def test_libzmq_holds_it_all() -> None:
