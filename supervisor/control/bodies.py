@@ -152,7 +152,8 @@ class ProcessStatus(_Answer, frozen=True):
 
 class HostStatus(_Answer, frozen=True):
     """The host. `profile`, `spawn` and `pool` are as configured; `walls_lost` names each wall that it runs without,
-    `limits_held_by` who holds each limit on this machine."""
+    `limits_held_by` who holds each limit on this machine. `mail`: what the router counted since it began, as
+    `late-replies`, `dead-expired` or `violations`; what never happened is not in it."""
 
     version: str
     state: str
@@ -163,6 +164,7 @@ class HostStatus(_Answer, frozen=True):
     processes: list[ProcessStatus]
     walls_lost: dict[str, str]
     limits_held_by: dict[str, list[str]]
+    mail: dict[str, int]
 
 
 class ComponentStatus(_Answer, frozen=True):

@@ -53,8 +53,10 @@ async def status(control: Control, _request: web.Request, _peer: Peer) -> Status
     uptime = round(time.monotonic() - control.started, 3)
     config = control.config
     held = {row.key: held_by(row, living.controllers) for row in TABLE} | beside(living.controllers)
-    host = HostStatus(version(), state, uptime, config.profile, config.spawn, config.pool, processes, lost, held)
-    return StatusAnswer(host, await statuses(control), supervisors(control))
+    components = await statuses(control)
+    mail = control.router.counters
+    host = HostStatus(version(), state, uptime, config.profile, config.spawn, config.pool, processes, lost, held, mail)
+    return StatusAnswer(host, components, supervisors(control))
 
 
 async def doctor(control: Control, _request: web.Request, _peer: Peer) -> DoctorAnswer:

@@ -69,6 +69,8 @@ class RouterLink:
         self._asked: dict[int, asyncio.Future[tuple[_Answer, bytes]]] = {}
         self._socket = self._connect()
         self._reader = asyncio.create_task(self._read(self._socket), name="router-link")
+        self.counters: dict[str, int] = {}
+        """What the router has counted, as of the last `query`."""
         self.malformed = 0
         """Frames from the router that did not parse."""
 
@@ -127,7 +129,9 @@ class RouterLink:
 
     async def query(self, timeout: float = 5.0) -> list[RouteState]:
         """The state of every route. Raises UnavailableError after `timeout` seconds."""
-        return (await self._ask(Query(self._next()), timeout, State))[0].routes
+        state, _ = await self._ask(Query(self._next()), timeout, State)
+        self.counters = state.counters
+        return state.routes
 
     async def submit(
         self,
