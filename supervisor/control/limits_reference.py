@@ -22,6 +22,9 @@ from supervisor.control.environment import MAX_BYTES as MAX_ENVIRONMENT
 from supervisor.packages.limit_table import TABLE, held_by, spelled
 from supervisor.packages.units import format_duration, format_size
 from supervisor.router.channels import HALF_SECONDS, INPUT_BYTES, MAX_QUEUED, OUT_ALLOWANCE
+from supervisor.router.client_asks import MAX_ASKS
+from supervisor.router.clients import IN_BYTES, MAX_ALL_CONNECTIONS, MAX_CONNECTIONS, OUT_BYTES
+from supervisor.router.connections import EVENT_BYTES, MAX_PAYLOAD, MAX_SUBSCRIPTIONS
 from supervisor.router.correlation import MAX_SUBMITS, MAX_TIMEOUT_MS
 from supervisor.router.inbound import MAX_HEAD
 from supervisor.router.mailbox import TOTAL_BYTES
@@ -136,6 +139,31 @@ def _fixed() -> list[Fixed]:
             "Senders get `queue-full`.",
         ),
         ("Requests from outside", str(MAX_SUBMITS), "router", "`E_QUEUE_FULL`."),
+        (
+            "Clients' connections, of one user and of all",
+            f"{MAX_CONNECTIONS}, {MAX_ALL_CONNECTIONS}",
+            "router",
+            "They are closed, `300`.",
+        ),
+        (
+            "What one connection has asked and was not answered yet; its subscriptions",
+            f"{MAX_ASKS}, {MAX_SUBSCRIPTIONS}",
+            "router",
+            "`queue-full`.",
+        ),
+        ("Payload of a client", format_size(MAX_PAYLOAD), "router", "The connection is closed when it is announced."),
+        (
+            "Messages that are coming in, of one user's clients",
+            format_size(IN_BYTES // (MAX_PAYLOAD + MAX_HEAD) * MAX_PAYLOAD),
+            "router",
+            "Who announces more is not read until there is room.",
+        ),
+        (
+            "What waits for one user's clients to read: answers, events",
+            f"{format_size(OUT_BYTES)}, {format_size(EVENT_BYTES)}",
+            "router",
+            "The connection is closed; the oldest events are shed and counted.",
+        ),
         (
             "Memory of a compiler",
             f"{format_size(host.compile_memory)}, `[compile] memory`",

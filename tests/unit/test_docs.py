@@ -11,9 +11,11 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+import airssys.client
 import airssys.testing
 import click
 import pytest
+from airssys.client import reference as client_reference
 from airssys.componentize import componentize
 from airssys.testing import reference
 
@@ -228,6 +230,13 @@ def test_the_operators_configuration_is_one(tmp_path: Path) -> None:
 def test_api_reference_is_in_step() -> None:
     """docs/reference/api.md is what the endpoints say."""
     assert markdown() == (ROOT / "docs/reference/api.md").read_text(), "run scripts/make-reference api"
+
+
+def test_client_reference_is_in_step() -> None:
+    """docs/reference/client.md is what the client library's docstrings say, and names all of it."""
+    text = (ROOT / "docs/reference/client.md").read_text()
+    assert client_reference.markdown() == text, "run scripts/make-reference client"
+    assert [] == [name for name in airssys.client.__all__ if f"`{name}`" not in text and f"### {name}\n" not in text]
 
 
 def test_api_reference_names_everything() -> None:

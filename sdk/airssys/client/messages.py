@@ -11,7 +11,7 @@ from airssys.client.errors import Invalid
 from airssys.client.frames import PRIORITIES, Options
 
 T = TypeVar("T")
-UNSET: Any = object()
+UNSET: Any = msgspec.UNSET
 """No value: `None` is one."""
 
 

@@ -224,6 +224,14 @@ class Playground:
         if self.ready and frame.component.name not in self.unready:
             self.event("ready", frame.incarnation)
 
+    def dead(self, frame: router_frames.Dead) -> tuple[router_frames.DeadLetters, bytes]:
+        """One letter, 5."""
+        one, two = ComponentId("host", "client", "ann"), ComponentId("acme", "echo")
+        letter = router_frames.DeadLetter(5, "expired", one, two, 2.5, 1.5, 3, 0, 1, text="why")
+        if frame.action == "list" or (frame.action == "show" and frame.letter == 5):
+            return router_frames.DeadLetters(frame.id, [letter], 1), b"abc" if frame.action == "show" else b""
+        return router_frames.DeadLetters(frame.id, count=int(frame.letter in (0, 5))), b""
+
     def go_on(self) -> None:
         """Answer the starts that were withheld, and those to come."""
         self.withheld, answers, self._answers = None, self._answers, []
@@ -275,6 +283,13 @@ class Playground:
                 self._emit(router_frames.State(frame.id, states))
             elif isinstance(frame, router_frames.Submit):
                 self._emit(*self.reply(frame, payload))
+            elif isinstance(frame, router_frames.SubmitTopic):
+                self._emit(router_frames.Submitted(frame.id, number=3))
+            elif isinstance(frame, router_frames.Dead):
+                self._emit(*self.dead(frame))
+            elif isinstance(frame, router_frames.AskTrace):
+                steps = [router_frames.Step("sent", 1.5, "host/client/ann")] if frame.message == "7" else []
+                self._emit(router_frames.Trace(frame.id, 7, "c", steps))
             elif isinstance(frame, router_frames.Stop) and self.obedient:
                 for incarnation, component in list(self.workers.items()):
                     if component == frame.component:

@@ -208,6 +208,92 @@ def test_subscriptions_want_a_handler(playground):
     asyncio.run(main())
 
 
+def test_the_router_is_told_the_settings_first(playground):
+    """Before every route, and with the operators among the clients."""
+
+    async def main():
+        async with playground() as play:
+            await play.client.post("/v1/messages?target=acme/echo", content=b"")
+            first = next(frame for frame in play.log if isinstance(frame, bus.ToRouter))
+            assert isinstance(first, bus.Settings), first
+            assert {0, os.geteuid()} <= {client.uid for client in first.clients}
+
+    asyncio.run(main())
+
+
+def test_options_of_messages(playground):
+    """Priority, time to live, key, content type and groups reach the router; what is out of bounds does not."""
+
+    async def main():
+        async with playground() as play:
+            answer = await play.client.post(
+                "/v1/messages?target=acme/echo/*&priority=high&ttl=700&key=k",
+                content=b"x",
+                headers={"Content-Type": "text/x"},
+            )
+            assert 200 == answer.status_code, answer.text
+            (submit,) = play.asked(bus.Submit)
+            assert ["acme/echo/*", bus.Options(2, 700, "k", "text/x")] == [str(submit.target), submit.options]
+            for query in ("priority=urgent", "ttl=-1", f"ttl={31 * 86_400_000}", "key=" + "k" * 257):
+                answer = await play.client.post(f"/v1/messages?target=acme/echo&{query}", content=b"")
+                assert "E_VALIDATION" == answer.json()["error"]["code"], query
+            long = await play.client.post(
+                "/v1/messages?target=acme/echo", content=b"", headers={"Content-Type": "x" * 129}
+            )
+            assert "E_VALIDATION" == long.json()["error"]["code"]
+            assert 1 == len(play.asked(bus.Submit))
+
+    asyncio.run(main())
+
+
+def test_publications(playground):
+    """A publication says how many subscribers take it; what is no topic is refused."""
+
+    async def main():
+        async with playground() as play:
+            answer = await play.client.post("/v1/publications?topic=a.b&priority=low", content=b"x")
+            assert {"topic": "a.b", "subscribers": 3} == answer.json()
+            (frame,) = play.asked(bus.SubmitTopic)
+            assert ["a.b", 0] == [frame.topic, frame.options.priority]
+            for topic in ("a..b", "a.*", "", "a%20b"):
+                answer = await play.client.post(f"/v1/publications?topic={topic}", content=b"")
+                assert "E_VALIDATION" == answer.json()["error"]["code"], topic
+
+    asyncio.run(main())
+
+
+def test_dead_letters_and_traces(playground):
+    """What the router says of them as JSON; changes are in the audit log before they are made."""
+
+    async def main():
+        async with playground() as play:
+            listed = (await play.client.get("/v1/deadletters?component=acme/*&limit=5")).json()
+            assert [1, 5, "expired", "normal"] == [
+                listed["count"],
+                *(listed["letters"][0][key] for key in ("id", "reason", "priority")),
+            ]
+            shown = (await play.client.get("/v1/deadletters/5")).json()
+            assert ["YWJj", "why"] == [shown["payload"], shown["text"]]
+            for path in ("/v1/deadletters/6", "/v1/deadletters/x", "/v1/deadletters/" + "9" * 30, "/v1/trace/8"):
+                assert 404 == (await play.client.get(path)).status_code, path
+            for query in ("limit=4001", "limit=-1", "component=acme"):
+                assert 400 == (await play.client.get(f"/v1/deadletters?{query}")).status_code, query
+            done = await play.client.post("/v1/deadletters/replay", json={"letter": 5})
+            assert {"count": 1, "error": ""} == done.json()
+            done = await play.client.post("/v1/deadletters/purge", json={"component": "*"})
+            assert 1 == done.json()["count"]
+            assert ["5", "*"] == [
+                record.object for event in ("replay", "purge") for record in play.events(f"deadletters.{event}")
+            ]
+            for body in ({}, {"letter": 5, "component": "*"}, {"letter": -1}, {"component": "acme"}, {"other": 1}):
+                assert 400 == (await play.client.post("/v1/deadletters/purge", json=body)).status_code, body
+            assert 404 == (await play.client.post("/v1/deadletters/replay", json={"letter": 6})).status_code
+            trace = (await play.client.get("/v1/trace/7")).json()
+            assert {"what": "sent", "at": 1.5, "component": "host/client/ann", "text": ""} == trace["steps"][0]
+
+    asyncio.run(main())
+
+
 def test_messages(playground):
     """The body's bytes go in as they are, the reply's come out; failures have codes; limits hold."""
 
