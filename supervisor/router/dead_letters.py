@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from bridge.capabilities import covers
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import DeadLetter, Settings
-from supervisor.router.mailbox import OVERHEAD, Account, Message
+from supervisor.router.mailbox import MAX_WHY, OVERHEAD, Account, Message
 
 EXPIRED, POISONED, DROPPED, UNDELIVERABLE = "expired", "poisoned", "dropped", "undeliverable"
 """Reasons: its time to live was over; workers died with it in hand too often; shed by the overflow policy; its worker
@@ -66,7 +66,7 @@ class DeadLetters:
             message.topic,
             message.content_type,
             message.correlation or "",
-            text,
+            text[:MAX_WHY],
         )
         self._counters[f"dead-{reason}"] += 1
         self._letters[letter.id] = letter, message.payload

@@ -41,7 +41,7 @@ from supervisor.router.correlation import Pending
 from supervisor.router.dead_letters import DROPPED, EXPIRED, POISONED, UNDELIVERABLE, DeadLetters
 from supervisor.router.deadlines import disarm
 from supervisor.router.lives import MAX_TEXT, Lives
-from supervisor.router.mailbox import NEVER, Message
+from supervisor.router.mailbox import MAX_WHY, NEVER, Message
 from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.requests import Requests
 from supervisor.router.retries import Asleep, again
@@ -354,7 +354,7 @@ class Delivery:
             component.redelivered += 1
             now = time.monotonic()
             delivered = "delivered", message.delivered, f"delivery {message.deliveries}"
-            message.story = [*(message.story or ()), delivered, ("redelivered", now, told)]
+            message.story = [*(message.story or ()), delivered, ("redelivered", now, told[:MAX_WHY])]
             component.mailbox.put_back(message)
             self._queued(component, message)
 
@@ -420,7 +420,7 @@ class Delivery:
 
     def _over(self, message: Message, end: str, why: str) -> None:
         message.finished = time.monotonic()
-        message.end, message.why = end, why
+        message.end, message.why = end, why[:MAX_WHY]
         message.payload = b""
         message.pending = None
         self.traces.keep(message)

@@ -178,7 +178,7 @@ class Lives:
         if worker.ended or frame.outcome not in set(Outcome):
             self.violation(worker, "Ended twice or with an unknown outcome")
             return
-        worker.ended, worker.words = True, frame.detail.partition("\n")[0]
+        worker.ended, worker.words = True, frame.detail.partition("\n")[0][:MAX_TEXT]
         self._event("ended", worker, text=frame.detail, outcome=frame.outcome)
         self.close(worker, "did not exit after its last words")
 

@@ -30,6 +30,8 @@ is refused as `queue-full`."""
 NEVER = float("inf")
 OVERHEAD = 512
 """What a message costs beside its payload, bytes, about."""
+MAX_WHY = 256
+"""Longest text about a message's end that is kept, characters: guests have a part in it."""
 STREAK = 8
 """Messages that may overtake lower priorities in a row."""
 

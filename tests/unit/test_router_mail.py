@@ -34,7 +34,7 @@ from sandbox.wire.router_frames import (
 from supervisor.router import waiting
 from supervisor.router.breaker import Breaker
 from supervisor.router.dead_letters import DROPPED, DeadLetters
-from supervisor.router.mailbox import OVERHEAD, STREAK, Account, Mailbox, Message
+from supervisor.router.mailbox import MAX_WHY, OVERHEAD, STREAK, Account, Mailbox, Message
 from supervisor.router.retries import again, pause
 from supervisor.router.traces import KEPT, Traces
 from tests.unit.router_host import TALK, FakeWorker, Host, cid
@@ -514,6 +514,19 @@ def test_a_trace_through_the_router(host: Host) -> None:
     assert isinstance(trace, Trace)
     assert ["sent", "queued", "delivered", "redelivered", "delivered", "replied"] == [step.what for step in trace.steps]
     assert (answer.message, answer.correlation) == (trace.message, trace.correlation)
+
+
+def test_what_guests_say_of_an_end_is_kept_in_part(host: Host) -> None:
+    """Ten thousand ends with a long error each must not fill the router."""
+    operated(host, "acme/a", Mailing())
+    worker = host.start("acme/a", route=False)
+    outside(host, "acme/a", b"", Options(), request=True)
+    worker.reply(worker.message()[0], error="e" * 100_000)
+    answer, _ = host.control.submitted()
+    host.control.send(AskTrace(7, str(answer.message)))
+    trace, _ = host.control.submitted()
+    assert isinstance(trace, Trace)
+    assert "e" * MAX_WHY == trace.steps[-1].text
 
 
 # -- exactly one answer -----------------------------------------------------------------------------------------
