@@ -453,6 +453,7 @@ class Lifecycle:
         if name == "router":
             await self._router.reconnect()
         self.tree.forgive(since)
+        await self._runner.quarantined()
         lifted: dict[str, None] = {}
         for instance in self.instances.values():
             wanted = instance.row.running and not self.draining

@@ -65,7 +65,8 @@ class Runner:
         self.draining = False
         self._order = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self.operations = Operations(tree, self.spawn, self.fault)
+        self.operations = Operations(self.spawn, self.fault)
+        self._quarantines: set[asyncio.Task[None]] = set()
 
     # -- tasks ------------------------------------------------------------------------------------------------
 
@@ -262,7 +263,10 @@ class Runner:
         token = self._claim((*flat(decision.stop), *flat(decision.start), *decision.quarantined))
         if decision.verdict == "quarantine":
             instance.enter(State.STOPPING)
-            self.operations.begin(decision.at, functools.partial(self._quarantine, decision, token, instance, cause))
+            work = functools.partial(self._quarantine, decision, token, instance, cause)
+            task = self.operations.begin(decision.at, work)
+            self._quarantines.add(task)
+            task.add_done_callback(self._quarantines.discard)
         else:
             instance.enter(State.BACKOFF)
             self.operations.begin(decision.at, functools.partial(self._regroup, decision, token))
@@ -353,6 +357,8 @@ class Runner:
     async def start_in_order(self, batches: Batches, token: object) -> None:
         """Start what is claimed, a batch when the one before is ready or given up."""
         for batch in batches:
+            if not any(self._named_still(name, token) for name in flat(batches)):
+                return  # nothing is left to do: it is done, or others took charge
             for name in batch:
                 instance = self._named_still(name, token)
                 if instance is None:
@@ -402,9 +408,15 @@ class Runner:
         instance.row = msgspec.structs.replace(instance.row, quarantine=why)
         self.tree.set_absent(str(instance.component), True)
 
+    async def quarantined(self) -> None:
+        """Wait until whatever is being given up is given up."""
+        if self._quarantines:
+            await asyncio.wait(list(self._quarantines))
+
     def lift(self, instance: Instance) -> None:
         """Forget a quarantine; whoever calls this starts it. Raises UnavailableError."""
         self._registry.set_quarantine(instance.component, "")
+        instance.claim = None
         instance.row = msgspec.structs.replace(instance.row, quarantine="")
         self.tree.set_absent(str(instance.component), False)
 
