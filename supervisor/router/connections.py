@@ -116,7 +116,9 @@ class Client:
         return not sources or any(covers(source, publisher) for source in sources)
 
     def tell(self, publication: Message) -> bool:
-        """Queue an event; older ones make room. False when it has none for this one at all."""
+        """Queue an event; older ones make room. False when it has none for this one at all, or the client is gone."""
+        if self.closed:
+            return False  # a publication to many is carried out in several turns
         size = len(publication.payload) + OVERHEAD
         while self._events and (len(self._events) >= MAX_EVENTS or self.user.event_bytes + size > EVENT_BYTES):
             self._release(self._events.popleft())
