@@ -26,6 +26,11 @@ MAX_SUBMITS = 10_000
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 """Longest wait for an answer, milliseconds; longer wishes are cut to it."""
 
+ID_BYTES = 16
+"""Randomness of an id."""
+IDS = 64
+"""Ids made at one time."""
+
 
 class Result(NamedTuple):
     """What becomes of a message from outside: `error` is "" or one of FAILURES, `text` explains it."""
@@ -68,12 +73,13 @@ class Pending(msgspec.Struct, eq=False):
 class Correlations:
     """All open requests."""
 
-    __slots__ = ("_by_worker", "_deferred", "_open", "submits")
+    __slots__ = ("_by_worker", "_deferred", "_ids", "_open", "submits")
 
     def __init__(self) -> None:
         self._open: dict[str, Pending] = {}
         self._by_worker: dict[int, dict[str, Pending]] = {}
         self._deferred: dict[int, dict[str, Pending]] = {}
+        self._ids: list[str] = []
         self.submits = 0
 
     def __len__(self) -> int:
@@ -84,7 +90,11 @@ class Correlations:
 
     def open(self, target: ComponentId, *, incarnation: int = 0, outside: Answer | None = None) -> Pending:
         """A new request with an id nobody can guess (128 bits, hexadecimal)."""
-        pending = Pending(secrets.token_hex(16), target, incarnation, outside)
+        if not self._ids:
+            # Asking the kernel costs more than all the rest here: for many at once.
+            made = secrets.token_hex(ID_BYTES * IDS)
+            self._ids = [made[at : at + 2 * ID_BYTES] for at in range(0, len(made), 2 * ID_BYTES)]
+        pending = Pending(self._ids.pop(), target, incarnation, outside)
         self._open[pending.correlation] = pending
         if outside is not None:
             self.submits += 1
