@@ -210,6 +210,8 @@ class Mailbox:
 
     def take(self) -> Message | None:
         """The message or callback whose turn it is, out of the queue."""
+        if not (self.messages or self.callbacks):
+            return None
         top: _Level | None = None
         lower: _Level | None = None
         for level in self._levels:
