@@ -2,7 +2,8 @@
 
 One unprivileged process, one thread: `loop` polls every worker's stream, the bus (a ZeroMQ ROUTER socket), the
 supervisor and the auditor; `inbound` and `channels` are the ROUTER's end of the workers' streams, with every amount
-bounded; `delivery` runs the state machine of each worker, `asks` answers what a worker asks while it works, `bus`
-answers control. State lives in `routes` (components and workers), `mailbox` and `correlation`, and nothing of it is on
-disk. May import `bridge` (the capability language, the auditor's client) and `sandbox`.
+bounded; `lives` is the state machine of each worker, `delivery` the way of each message; `asks` answers what a worker
+asks while it works, with `topics`, `groups`, `alarms` and `deferred`; `bus` answers control, `clients` programs outside.
+State lives in `routes` (components and workers), `mailbox`, `correlation` and what was just named, and nothing of it is
+on disk. May import `bridge` (the capability language, the auditor's client) and `sandbox`.
 """
