@@ -442,6 +442,23 @@ def test_who_stops_waiting_lets_the_next_one_in(host: Host) -> None:
     assert b"3" == target.message()[1]
 
 
+def test_a_small_message_does_not_overtake_a_large_one(host: Host) -> None:
+    """Who is second in line waits even if there were room for him; when the first one leaves, he is let in at once."""
+    limits = Limits(deadline_ms=20_000, mailbox_bytes=2000, message_size=1400)
+    host.control.send(Route(cid("acme/full"), limits, TALK, "acme/full", "1", mailing=Mailing(overflow="block")))
+    host.settle()
+    first, second = sender(host, "acme/s1"), sender(host, "acme/s2")
+    assert 0 == first.ask(Send(1, cid("acme/full")), bytes(900)).case
+    first.send(Send(2, cid("acme/full")), bytes(1400))
+    silent(host, first)
+    second.send(Send(3, cid("acme/full")), bytes(10))
+    silent(host, second)
+    assert 1 == state(host, "acme/full").depth
+    host.died(first)
+    assert Ack(3, 0) == second.take(Ack)[0]
+    assert 2 == state(host, "acme/full").depth
+
+
 @pytest.mark.parametrize(("overflow", "left"), [("drop-oldest", b"2"), ("drop-newest", b"1")])
 def test_dropping(host: Host, overflow: str, left: bytes) -> None:
     """The sender hears that it was taken; what was shed is a dead letter, and a shed request is told."""
