@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import forked
+import msgspec
 import probes
+import psutil
 import pytest
 from aiohttp import ClientSession, web
 from airssys import codecs
@@ -30,6 +34,8 @@ from airssys.client import (
 )
 from live_host import CHECKOUT, Host, wait_until
 
+from sandbox.wire import zmtp
+from supervisor.router.handshake import GREETING
 from supervisor.users import user_name
 
 pytestmark = pytest.mark.block10_sdk
@@ -74,6 +80,11 @@ def socket_of(host: Host) -> str:
 def client(net: Host) -> Iterator[Client]:
     with Client(socket_of(net), api=str(net.root / "run" / "api.sock")) as client:
         yield client
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process, KiB."""
+    return int(psutil.Process(pid).memory_info().rss) >> 10
 
 
 def as_user(uid: int, action: Callable[[], Any]) -> Any:
@@ -306,6 +317,47 @@ def test_without_clients_the_socket_is_closed(fresh: Host) -> None:
     assert "NotConnected" == as_user(OTHER, lambda: ends_with(Client(socket_of(fresh), connect_timeout=0.5).__enter__))
     with Client(socket_of(fresh)) as client:  # the positive control
         assert client.name
+
+
+def test_a_hostile_program_hurts_nobody(net: Host, client: Client) -> None:
+    """While it floods, stalls in the middle of messages and talks nonsense, others are served by the same router, which
+    grows by that user's share at most."""
+    router = net.processes()["router"]
+    before = resident(router)
+    stop, attacks = threading.Event(), 0
+
+    def attack() -> None:
+        nonlocal attacks
+        hello = GREETING + zmtp.encode_ready(b"DEALER")
+        stalled = hello + b"\x01\x01h\x02" + (8 << 20).to_bytes(8, "big") + bytes(1 << 20)
+        publish = zmtp.encode_message([msgspec.msgpack.encode(["ClientPublish", 1, "news.x", [1, 0, "", None]]), b""])
+        held: list[socket.socket] = []
+        while not stop.is_set():
+            for data in (stalled, hello + publish * 2000, hello + b"\x03" + b"\xff" * 8, b"nonsense", GREETING[:20]):
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                held.append(sock)
+                sock.settimeout(0.01)
+                with contextlib.suppress(OSError):
+                    sock.connect(socket_of(net))
+                    sock.sendall(data)
+                attacks += 1
+            while len(held) > 40:
+                held.pop(0).close()
+        for sock in held:
+            sock.close()
+
+    thread = threading.Thread(target=attack)
+    thread.start()
+    try:
+        for number in range(500):
+            assert str(number) == client.request("test/alpha", f"echo {number}", timeout=5).text
+    finally:
+        stop.set()
+        thread.join()
+    assert attacks > 20
+    assert router == net.processes()["router"]
+    assert resident(router) - before < 96 << 10
+    assert any(record["event"] == "protocol.violation" for record in net.audit())
 
 
 # -- the command line -------------------------------------------------------------------------------------------
