@@ -1,4 +1,4 @@
-"""What carries the tree's decisions out: one task for each component that should run, one operation for each subtree.
+"""What carries the tree's decisions out: a task for each component that should run, operations beyond single ones.
 
 A component's task starts its worker, waits for the end, and asks the tree what follows. What concerns the component
 alone the task does itself; what concerns others becomes an operation (`operations`): siblings are claimed at once,

@@ -153,7 +153,9 @@ class Playground:
     # -- the supervisor ---------------------------------------------------------------------------------------
 
     def tell(self, frame: msgspec.Struct, fds: tuple[int, ...] = ()) -> None:
-        supervisor_frames.send_frame(self.sup, frame, fds)
+        # Between two controls there is nobody to tell, and what the old one still asked of the router is answered.
+        if self.sup.fileno() >= 0:
+            supervisor_frames.send_frame(self.sup, frame, fds)
 
     def _play_supervisor(self) -> None:
         try:
