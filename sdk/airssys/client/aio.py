@@ -271,11 +271,10 @@ class AsyncClient:
         """
         subscription = Subscription(self, pattern, most)
         # Before it is asked for: an event may come with the answer.
-        first = not any(each.pattern == pattern for each in self._subscriptions)
         self._subscriptions.append(subscription)
         try:
-            if first:
-                await self._asking(lambda ask: ClientSubscribe(ask, pattern), b"", DEFAULT_TIMEOUT)
+            # Also where there is one already: that one may be refused yet.
+            await self._asking(lambda ask: ClientSubscribe(ask, pattern), b"", DEFAULT_TIMEOUT)
         except BaseException:
             self._subscriptions.remove(subscription)
             raise
