@@ -62,6 +62,8 @@ MESSAGING_ACCESS = frozenset({"send", "request", "broadcast"})
 TOPIC_ACCESS = frozenset({"publish", "subscribe"})
 HOST_NAMESPACE = "host"
 """Namespace of senders outside: `host/client/<user>`. No component can be installed under it and be covered by `*`."""
+MAX_TOPIC_PARTS = 8
+"""Most parts of a topic: a publication looks at 2 ** 8 places among the patterns at most, however many there are."""
 _TOPIC_PART_RE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _PART_RE = re.compile(r"\*\Z|[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
@@ -237,8 +239,13 @@ def validate_topic(text: str) -> str:
     Raises:
         InvalidPattern: it is not.
     """
-    if len(text) > MAX_TOPIC or not all(_TOPIC_PART_RE.match(part) for part in text.split(".")):
-        raise InvalidPattern("not a topic", subject=ascii(text[:200]), hint="write it as orders.eu.new")
+    parts = text.split(".")
+    if len(text) > MAX_TOPIC or len(parts) > MAX_TOPIC_PARTS or not all(map(_TOPIC_PART_RE.match, parts)):
+        raise InvalidPattern(
+            "not a topic",
+            subject=ascii(text[:200]),
+            hint=f"write it as orders.eu.new, with at most {MAX_TOPIC_PARTS} parts",
+        )
     return text
 
 
@@ -249,14 +256,19 @@ def validate_topic_pattern(text: str) -> str:
         InvalidPattern: it is not.
     """
     parts = text.split(".")
-    if len(text) > MAX_TOPIC or not all(
-        part == "*" or (part == ">" and index == len(parts) - 1) or _TOPIC_PART_RE.match(part)
-        for index, part in enumerate(parts)
+    if (
+        len(text) > MAX_TOPIC
+        or len(parts) > MAX_TOPIC_PARTS
+        or not all(
+            part == "*" or (part == ">" and index == len(parts) - 1) or _TOPIC_PART_RE.match(part)
+            for index, part in enumerate(parts)
+        )
     ):
         raise InvalidPattern(
             "not a topic pattern",
             subject=ascii(text[:200]),
-            hint="write it as orders.new, orders.* (one part) or orders.> (one or more parts)",
+            hint="write it as orders.new, orders.* (one part) or orders.> (one or more parts), "
+            f"with at most {MAX_TOPIC_PARTS} parts",
         )
     return text
 

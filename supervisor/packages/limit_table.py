@@ -163,8 +163,8 @@ TABLE: tuple[Row, ...] = (
         "Senders get `queue-full`, or `rate-limited`. Messages sent in a second, of all kinds; as many may come at "
         "once.",
     ),
-    Row("timers", "timers", "count", 0, 10_000, ("router",), "`send-after` and `send-every` answer `queue-full`."),
-    Row("subscriptions", "subscriptions", "count", 0, 10_000, ("router",), "`subscribe` answers `queue-full`."),
+    Row("timers", "timers", "count", 0, 1_000, ("router",), "`send-after` and `send-every` answer `queue-full`."),
+    Row("subscriptions", "subscriptions", "count", 0, 1_000, ("router",), "`subscribe` answers `queue-full`."),
 )
 BY_KEY: Mapping[str, Row] = {row.key: row for row in TABLE}
 

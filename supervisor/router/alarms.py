@@ -16,6 +16,8 @@ from supervisor.router.mailbox import OVERHEAD, Message
 from supervisor.router.routes import Component
 from supervisor.router.timers import Timer
 
+MAX_RATE = 1_000.0
+"""Messages a second that all recurring timers of one component together may make."""
 AGAIN = 1.0
 """Seconds until a timer comes again that found no room."""
 
@@ -64,6 +66,7 @@ class Alarms:
         alarm = _Alarm(component, f"{self._last_id:x}", payload, time.monotonic() + seconds, seconds if every else 0.0)
         if (
             len(mine) >= component.limits.timers
+            or (every and sum(1 / each.every for each in mine.values() if each.every) + 1 / seconds > MAX_RATE)
             or used + alarm.size > component.mailbox.byte_limit
             or account.used + alarm.size > account.limit
         ):

@@ -34,7 +34,7 @@ from sandbox.wire.router_frames import (
     Subscribe,
     Unsubscribe,
 )
-from supervisor.router.alarms import Alarms
+from supervisor.router.alarms import MAX_RATE, Alarms
 from supervisor.router.answers import INVALID_STATE, Answers, MessagingError, failed, shown
 from supervisor.router.correlation import MAX_TIMEOUT_MS, Pending
 from supervisor.router.deferred import Deferred
@@ -323,7 +323,8 @@ class Asks:
             return
         answer = self._answers.withhold(worker, frame.ask)
 
-        def told(taken: int, _there: int) -> None:
+        def told(taken: int, there: int) -> None:
+            component.bucket.spend(there)  # each is a message that was sent
             component.sent += 1
             self._table.counters["allowed"] += 1
             answer.ack = Ack(frame.ask, 0, number=taken)
@@ -331,7 +332,10 @@ class Asks:
                 self._answers.record(answer, "messaging.publish", str(component.id), frame.topic)
             self._answers.release(answer)
 
-        self._topics.publish(component.id, frame.topic, payload, frame.options, told)
+        room = self._table.account
+        if not self._topics.publish(component.id, frame.topic, payload, frame.options, told, room):
+            answer.ack = failed(frame.ask, "queue-full", "the host holds too many messages", typed=True)
+            self._answers.release(answer)
 
     # -- to oneself -----------------------------------------------------------------------------------------------
 
@@ -353,7 +357,10 @@ class Asks:
             return
         number = self._alarms.set(component, frame.delay_ms, payload, every=frame.every)
         if number is None:
-            text = f"no room: {component.limits.timers} timers, and the bytes of a mailbox, are all it may have"
+            text = (
+                f"no room: {component.limits.timers} timers, {MAX_RATE:.0f} messages a second of those that recur, and "
+                "the bytes of a mailbox are all it may have"
+            )
             self._plainly(worker, frame.ask, "queue-full", text)
         else:
             self._answers.give(worker, Ack(frame.ask, 0, number))

@@ -33,6 +33,8 @@ from supervisor.router.topics import Topics
 
 MAX_ASKS = 1_024
 """What one connection has asked and was not answered yet."""
+MAX_USER_ASKS = 4_096
+"""The same of all connections of a user, beyond which he makes no further requests: others have to have room."""
 HOLD_SECONDS = 0.02
 """How long a connection is not read that sent more than its user may."""
 DENIED_SECONDS = 1.0
@@ -99,6 +101,8 @@ class ClientAsks:
                     payload,
                     frame.options,
                     functools.partial(self._answer, client, frame.ask),
+                    room=client.user.publishing,
+                    spent=client.user.bucket.spend,  # each is a message that was sent
                 )
             case ClientSubscribe():
                 self._subscribe(client, frame)
@@ -114,6 +118,9 @@ class ClientAsks:
             target = ComponentId.parse_target(frame.target)
         except ValueError as error:
             self._answer(client, frame.ask, Result("invalid", str(error)[:300]))
+            return
+        if isinstance(frame, ClientRequest) and client.user.asked >= MAX_USER_ASKS:
+            self._answer(client, frame.ask, Result("queue-full", f"{client.user.id} waits for {MAX_USER_ASKS} answers"))
             return
         pending = self._outside.post(
             client.user.id,

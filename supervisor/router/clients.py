@@ -12,7 +12,8 @@ router hold is bounded:
     going out        OUT_BYTES of answers and EVENT_BYTES of events, over all of them
     asks             MAX_ASKS that wait for an answer, and MAX_SUBSCRIPTIONS patterns, of each connection
 
-and what he can make it do: one message of each connection a turn, `message-rate` a second. Who exceeds it is not
+and what he can make it do: TURN messages a turn, one of each connection, and `message-rate` a second, where a
+publication counts as one for each subscriber. Who exceeds it is not
 listened to for HOLD_SECONDS, who is denied too much for DENIED_SECONDS. A client that does not read loses events,
 oldest first, and is told how many; one that does not read its answers is cut off. When a connection ends, so do its
 requests and subscriptions.
@@ -57,6 +58,8 @@ OUT_BYTES = 24 << 20
 """Bytes of answers that may wait for one user's programs to read."""
 MAX_QUEUED = 2 * MAX_ASKS
 """Messages that wait for one connection to read."""
+TURN = 8
+"""Messages of one user acted on in one turn, whichever of his connections they came by."""
 ACCEPTS = 16
 """Connections taken in one turn."""
 RETRY_SECONDS = 1.0
@@ -149,10 +152,11 @@ class Clients:
         return bool(self._by_fd) and any(user.channels.backlog for user in self._users.values())
 
     def serve_backlog(self) -> None:
-        """Act on one more message of each connection that has sent several."""
+        """Act on one more message of connections that have sent several: of each user as many as a turn allows."""
         for user in list(self._users.values()):
+            user.served = 0
             backlog = user.channels.backlog
-            for _ in range(len(backlog)):
+            for _ in range(min(len(backlog), TURN)):
                 channel = backlog.popleft()
                 if channel.held:
                     continue  # comes back when it is let go
@@ -293,8 +297,8 @@ class Clients:
             if events & _GONE:
                 channel.release()  # what it had sent is read to its end
             return
-        if events & ~select.EPOLLOUT and not channel.inbound.behind:
-            self._next(client)
+        if events & ~select.EPOLLOUT and not channel.inbound.behind and client.user.served < TURN:
+            self._next(client)  # else epoll tells of it again
 
     def _next(self, client: Client, *, again: bool = False) -> None:
         try:
@@ -308,6 +312,7 @@ class Clients:
             self._violation(client, str(error))
             return
         if message is not None:
+            client.user.served += 1
             self._asks.handle(client, *message)
 
     # -- ends ---------------------------------------------------------------------------------------------------

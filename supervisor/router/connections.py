@@ -32,6 +32,8 @@ EVENT_BYTES = 8 << 20
 """Bytes of events among them."""
 MAX_EVENTS = 1_000
 """Events that wait for one connection."""
+PUBLISHING_BYTES = 2 * MAX_PAYLOAD
+"""Bytes of one user's publications that are on their way to many subscribers."""
 DENIAL_RATE, DENIAL_BURST = 10, 100
 """Denials of one user a second, and at once, beyond which his connections are read slowly."""
 REPORT_RATE, REPORT_BURST = 0.2, 5
@@ -49,8 +51,10 @@ class User:
         "denials",
         "event_bytes",
         "id",
+        "publishing",
         "reports",
         "rights",
+        "served",
         "sources",
     )
 
@@ -59,11 +63,20 @@ class User:
         self.account: Account = channels.account
         self.connections: set[Arrival | Client] = set()
         self.event_bytes = 0
+        self.served = 0
+        """Messages taken from his connections in this turn of the loop."""
+        self.publishing = Account(PUBLISHING_BYTES)
+        """Publications to many that are under way."""
         self.bucket = Bucket(time.monotonic(), rights.rate, rights.rate)
         self.denials = Bucket(time.monotonic(), DENIAL_RATE, DENIAL_BURST)
         """How many more denials of his go into the audit log at full speed."""
         self.reports = Bucket(time.monotonic(), REPORT_RATE, REPORT_BURST)
         self.update(rights)
+
+    @property
+    def asked(self) -> int:
+        """What all his connections wait for."""
+        return sum(len(each.asks) for each in self.connections if isinstance(each, Client))
 
     def update(self, rights: ClientRights) -> None:
         """Take new rights."""

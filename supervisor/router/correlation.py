@@ -64,6 +64,7 @@ class Pending(msgspec.Struct, eq=False):
     waiter: Waiter | None = None  # its message waits for room there
     asleep: Asleep | None = None  # its message waits for the next attempt
     attempts: int = 0  # that failed
+    abandoned: bool = False  # its requester is gone, and its message a plain one
     breaker: Breaker | None = None  # that admitted it, ...
     ticket: int = 0  # ... with this ticket
     token: str = ""  # its reply was deferred, and is given with this by ...

@@ -23,7 +23,15 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from bridge.audit.client import AuditClient
-from bridge.capabilities import covers
+from bridge.capabilities import (
+    HOST_NAMESPACE,
+    MESSAGING_ACCESS,
+    accepts,
+    covers,
+    may_publish,
+    may_send,
+    topic_covers,
+)
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import (
     Callback,
@@ -49,9 +57,6 @@ from supervisor.router.routes import GUEST_RUNS, Component, Phase, Table, Worker
 from supervisor.router.timers import Timers
 from supervisor.router.traces import Traces
 from supervisor.router.waiting import Waiting
-
-_OUTSIDE = "host"
-"""Namespace of senders that are no components."""
 
 
 class Delivery:
@@ -198,7 +203,7 @@ class Delivery:
 
     def _wait(self, component: Component, message: Message, done: Callable[[str], None]) -> bool:
         worker = None
-        if message.sender.namespace != _OUTSIDE:
+        if message.sender.namespace != HOST_NAMESPACE:
             worker = self._asking(message.sender)
             if worker is None:
                 return False
@@ -248,16 +253,24 @@ class Delivery:
             self.hand_over(worker, Phase.HEALTH, Health(worker.number), milliseconds=worker.health_ms)
             return
         if component.worker is worker and (worker.drain or not worker.stop):
-            message = self._next(component)
+            gone: list[Message] = []
+            message = self._next(component, gone)
             if message is not None:
                 self._deliver(component, worker, message)
+            # Only now: whoever hears of them may have this very worker given something to do.
+            for each in gone:
+                self._expired(component, each)
+            if message is not None or gone:
                 if component.waiting:
                     self._waiting.admit(component)
+                if message is None:
+                    self.advance(worker)
                 return
         if worker.stop:
             self.hand_over(worker, Phase.STOPPING, Shutdown(), milliseconds=worker.stop_ms)
 
-    def _next(self, component: Component) -> Message | None:
+    def _next(self, component: Component, gone: list[Message]) -> Message | None:
+        """The message whose turn it is; those whose time was over are left in `gone`."""
         while (message := component.mailbox.take()) is not None:
             if message.expires == NEVER:
                 if message.pending is not None:
@@ -266,7 +279,7 @@ class Delivery:
             self._unqueued(message)
             if message.expires > time.monotonic():
                 return message
-            self._expired(component, message)
+            gone.append(message)
         return None
 
     def _deliver(self, component: Component, worker: Worker, message: Message) -> None:
@@ -341,6 +354,8 @@ class Delivery:
         pending = message.pending
         if pending is not None and pending.token:
             self.correlations.undefer(pending)  # its handler had not come to its end
+        if pending is not None and pending.abandoned:
+            message.pending = pending = None  # a plain message by now
         if message.callback:
             self._over(message, "failed", told)
         elif pending is not None and not self.correlations.is_open(pending):
@@ -367,6 +382,9 @@ class Delivery:
         """The component is gone: what waits for it is undeliverable, and whoever waits to write to it hears so."""
         text = f"{component.id} was removed"
         self._waiting.refuse_all(component, "target-not-found")
+        for pending in [each for each in self.correlations if each.asleep and each.target == component.id]:
+            # Its next attempt would go to whoever is installed under this name by then.
+            self.requests.fail(pending, "target-not-found", text)
         for message in component.mailbox.drain():
             if message.callback:
                 self.table.counters["discarded-callbacks"] += 1
@@ -494,7 +512,26 @@ class Delivery:
             return "target-not-found"
         if len(message.payload) > component.limits.message_size:
             return "too-large"
+        if not self._may_replay(component, message):
+            return "denied"
         return self.post(component, message)
+
+    def _may_replay(self, component: Component, message: Message) -> bool:
+        """Whether its sender could send it now: rights may have changed since, or the sender be gone."""
+        if message.sender == component.id:
+            return True  # a timer
+        if not accepts(component.rules, message.sender):
+            return False
+        if message.topic and not any(topic_covers(each, message.topic) for each in component.subscriptions):
+            return False
+        if message.sender.namespace == HOST_NAMESPACE:
+            return True
+        sender = self.table.components.get(message.sender)
+        if sender is None:
+            return False
+        if message.topic:
+            return may_publish(sender.rules, message.topic)
+        return any(may_send(sender.rules, component.id, action) for action in MESSAGING_ACCESS)
 
     def _living(self, wanted: int | str) -> Iterator[Message]:
         for component in self.table.components.values():
@@ -594,4 +631,4 @@ def _frame(message: Message) -> Deliver | Publication | Callback:
 
 def outside(user: str) -> ComponentId:
     """Who a message from outside comes from."""
-    return ComponentId(_OUTSIDE, "client", user)
+    return ComponentId(HOST_NAMESPACE, "client", user)

@@ -98,7 +98,7 @@ class Loop:
                 events = self._epoll.poll(0 if busy else timers.wait(), EVENTS)
                 if backlog:
                     self._serve_backlog()
-                if clients is not None and news:
+                if clients is not None and len(clients):
                     clients.serve_backlog()
                 # Nearly every turn is of workers alone.
                 others: dict[int, int] = {}

@@ -17,7 +17,7 @@ from sandbox.wire.router_frames import MessagingRule, Options
 from supervisor.router.correlation import MAX_SUBMITS, MAX_TIMEOUT_MS, Answer, Pending, Result
 from supervisor.router.delivery import Delivery
 from supervisor.router.groups import EVERY, Groups
-from supervisor.router.mailbox import NEVER, Message
+from supervisor.router.mailbox import NEVER, Account, Message
 from supervisor.router.permissions import Permissions
 from supervisor.router.routes import Component
 from supervisor.router.topics import Topics
@@ -154,8 +154,18 @@ class Outside:
         payload: bytes,
         options: Options,
         answer: Answer,
+        *,
+        room: Account | None = None,
+        spent: Callable[[int], None] | None = None,
     ) -> None:
-        """Put one publication into the mailbox of each subscriber; arguments as in `post`."""
+        """Put one publication into the mailbox of each subscriber.
+
+        Args:
+            room: where it counts while many are written to; the mailboxes' account unless told.
+            spent: hears how many subscribers it went to.
+
+        The others as in `post`.
+        """
         try:
             validate_topic(topic)
         except InvalidPattern as error:
@@ -165,10 +175,13 @@ class Outside:
             self._deny("publish", sender, topic, f"{sender} may not publish under {topic}", answer)
             return
 
-        def told(taken: int, _there: int) -> None:
+        def told(taken: int, there: int) -> None:
+            if spent is not None:
+                spent(there)
             self._allowed("publish", sender, None, topic, functools.partial(answer, Result(number=taken)))
 
-        self._topics.publish(sender, topic, payload, options, told)
+        if not self._topics.publish(sender, topic, payload, options, told, room or self._table.account):
+            answer(Result("queue-full", "too many publications are under way"))
 
     # -- what is written down -----------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ class Requests:
 
     def abandon(self, pending: Pending) -> None:
         """The requester is gone: close it; its message, where it is in a mailbox, is delivered all the same."""
-        pending.queued = False
+        pending.queued, pending.abandoned = False, True
         if self._close(pending, "abandoned", None):
             self._table.counters["abandoned-requests"] += 1
 

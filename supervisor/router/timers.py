@@ -6,6 +6,9 @@ import heapq
 import time
 from collections.abc import Callable
 
+MOST = 1_000
+"""Calls made in one run."""
+
 
 class Timer:
     """One call to be made at `when` (seconds of the monotonic clock), unless cancelled."""
@@ -59,10 +62,15 @@ class Timers:
         return max(0.0, self._heap[0][0] - time.monotonic())
 
     def run(self) -> None:
-        """Make every call that is due now; one scheduled meanwhile for a time already past waits for the next run."""
+        """Make the calls that are due now, `MOST` at most: whoever else waits has his turn between them.
+
+        One scheduled meanwhile for a time already past waits for the next run.
+        """
         now = time.monotonic()
         last = self._serial
-        while self._heap and self._heap[0][0] <= now and self._heap[0][1] <= last:
+        most = MOST
+        while most and self._heap and self._heap[0][0] <= now and self._heap[0][1] <= last:
+            most -= 1
             timer = heapq.heappop(self._heap)[2]
             call, timer.call = timer.call, None
             if call is None:

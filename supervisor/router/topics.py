@@ -19,9 +19,12 @@ from bridge.capabilities import InvalidPattern, accepts, may_subscribe, validate
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import Options
 from supervisor.router.delivery import Delivery
-from supervisor.router.mailbox import NEVER, Message
+from supervisor.router.mailbox import NEVER, OVERHEAD, Account, Message
 from supervisor.router.routes import Component
 from supervisor.router.turns import SLICE, Turns
+
+PER_SUBSCRIBER = 8
+"""What a publication costs for each of many subscribers while it waits for its turns, bytes."""
 
 
 class Listener(Protocol):
@@ -195,8 +198,14 @@ class Topics:
     # -- publications -----------------------------------------------------------------------------------------
 
     def publish(
-        self, publisher: ComponentId, topic: str, payload: bytes, options: Options, told: Callable[[int, int], None]
-    ) -> None:
+        self,
+        publisher: ComponentId,
+        topic: str,
+        payload: bytes,
+        options: Options,
+        told: Callable[[int, int], None],
+        room: Account,
+    ) -> bool:
         """Put a publication into the mailbox of each subscriber; whoever calls has checked topic and right.
 
         Args:
@@ -206,11 +215,32 @@ class Topics:
             options: of each message.
             told: hears how many subscribers take it, and how many there are that accept the publisher; at once, or in
                 a later turn when there are many.
+            room: where it counts while it waits for these turns.
+
+        Returns:
+            False when there are many and there is no room for it to wait; `told` hears nothing then.
         """
-        self._turns.start(self._publication(publisher, topic, payload, options, told))
+        subscribers = self._trie.match(topic)
+        size = len(payload) + OVERHEAD + PER_SUBSCRIBER * len(subscribers) if len(subscribers) > SLICE else 0
+        if size and not room.has_room(size):
+            return False
+        room.used += size
+
+        def over(taken: int, there: int) -> None:
+            room.used -= size
+            told(taken, there)
+
+        self._turns.start(self._publication(publisher, topic, payload, options, subscribers, over))
+        return True
 
     def _publication(
-        self, publisher: ComponentId, topic: str, payload: bytes, options: Options, told: Callable[[int, int], None]
+        self,
+        publisher: ComponentId,
+        topic: str,
+        payload: bytes,
+        options: Options,
+        subscribers: list[Hashable],
+        told: Callable[[int, int], None],
     ) -> Generator[None, None, None]:
         # One moment for all of them: what is published together is as old everywhere.
         now, (seconds, nanoseconds) = time.monotonic(), divmod(time.time_ns(), 1_000_000_000)
@@ -221,7 +251,7 @@ class Topics:
             nonlocal taken
             taken += not reason
 
-        for count, subscriber in enumerate(self._trie.match(topic), 1):
+        for count, subscriber in enumerate(subscribers, 1):
             message = Message(
                 self._delivery.message_id(),
                 False,

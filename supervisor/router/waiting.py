@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sandbox.types import ComponentId
 from supervisor.router.mailbox import NEVER, Account, Message
 from supervisor.router.timers import Timer, Timers
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 OUTSIDE_SECONDS = 5.0
 """Longest that somebody outside waits with a plain send, seconds."""
 MOST_OUTSIDE = 1_000
-"""Senders outside that may wait at one time."""
+"""Messages of one user outside that may wait at one time."""
 BEFORE_DEADLINE = 0.05
 """How long before its worker's deadline a sender is told that there is no room, seconds."""
 
@@ -50,7 +51,7 @@ class Waiting:
 
     def __init__(self, timers: Timers, account: Account, put: Callable[[Component, Message], bool]) -> None:
         self._timers, self._account, self._put = timers, account, put
-        self._outside = 0
+        self._outside: dict[ComponentId, int] = {}
 
     def join(self, component: Component, message: Message, done: Callable[[str], None], worker: Worker | None) -> bool:
         """Have a sender wait at the end of the line; `done` hears what came of it. False: it must not wait."""
@@ -66,7 +67,7 @@ class Waiting:
         if (
             until <= now
             or until == NEVER
-            or (worker is None and self._outside >= MOST_OUTSIDE)
+            or (worker is None and self._outside.get(message.sender, 0) >= MOST_OUTSIDE)
             or (worker is not None and worker.waiter is not None)
             or not self._account.has_room(message.size)
         ):
@@ -76,7 +77,7 @@ class Waiting:
         self._account.used += message.size
         component.waiting[message.id] = waiter
         if worker is None:
-            self._outside += 1
+            self._outside[message.sender] = self._outside.get(message.sender, 0) + 1
         else:
             worker.waiter = waiter
         if pending is not None:
@@ -121,7 +122,9 @@ class Waiting:
         if waiter.timer is not None:
             self._timers.cancel(waiter.timer)
         if waiter.worker is None:
-            self._outside -= 1
+            left = self._outside.pop(message.sender) - 1
+            if left:
+                self._outside[message.sender] = left
         elif waiter.worker.waiter is waiter:
             waiter.worker.waiter = None
         if message.pending is not None:

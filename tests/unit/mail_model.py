@@ -282,18 +282,19 @@ class Model:
         return True
 
     def remove(self, target: Target, successor: Target) -> None:
-        """The component is gone, and there is a new one of its name; between two attempts nobody notices."""
+        """The component is gone, and there is a new one of its name, which gets nothing of what was for the old one."""
         name = self.name(target)
         waiting, target.waiting = target.waiting, []
         for _, mail in waiting:
             self.refuse(mail, "target-not-found")
+        for _, mail in list(target.asleep):
+            self.close(mail, "target-not-found")
         queue, target.queue, target.policy = target.queue, [], None
         for mail in sorted(queue, key=lambda each: -each.priority):
             self.die(target, mail, "undeliverable", "target-not-found")
         if target.hand is not None:
             target.mailing = Mailing()
             self.killed(target)
-        successor.asleep = target.asleep
         self.targets[name] = successor
 
     # -- time ---------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def storage_with(function: str, error: str = ERROR) -> str:
 
 
 def test_the_table_of_served_functions() -> None:
-    """The interfaces of both packages, with canonical signatures."""
+    """The interfaces of the host's own packages, with canonical signatures."""
     served = contract.load().imports
     assert LIFECYCLE not in served
     assert [] == list(served["airssys:core/capabilities@1.0.0"].functions)
@@ -92,12 +92,24 @@ def test_the_table_of_served_functions() -> None:
             "stat",
             "rename",
         ],
+        "airssys:messaging/messaging@0.1.0": [
+            "send",
+            "request",
+            "publish",
+            "subscribe",
+            "unsubscribe",
+            "defer",
+            "reply",
+            "fail",
+            "current",
+        ],
+        "airssys:messaging/timers@0.1.0": ["send-after", "send-every", "cancel"],
     } == functions
     storage_error = (
         "variant{not-found(string), already-exists(string), quota-exceeded, invalid-key(string), io-error(string)}"
     )
     assert f"func(key: string) -> result<option<list<u8>>, {storage_error}>" == served[STORAGE].functions["get"]
-    assert [LIFECYCLE] == list(contract.load().exports)
+    assert {LIFECYCLE, "airssys:messaging/topic-handler@0.1.0"} == set(contract.load().exports)
 
 
 def test_the_worker_implements_what_is_served() -> None:
