@@ -16,7 +16,7 @@ from sandbox.wire.router_frames import MAX_CONTENT_TYPE, MAX_TOPIC, Options
 MAX_ID = 2 * 64 + 64 + 2
 """Longest component id, characters."""
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
-"""Longest wait for a reply, milliseconds."""
+"""Longest wait for a reply or for room, milliseconds."""
 Ask = Annotated[int, msgspec.Meta(ge=1, le=(1 << 53) - 1)]
 """A number the client chooses, and finds in the answer; of requests that are open, no two the same."""
 Target = Annotated[str, msgspec.Meta(max_length=MAX_ID)]
@@ -31,11 +31,15 @@ class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unkn
 
 
 class ClientSend(_Frame, frozen=True):
-    """A message nobody waits for; payload frame is the payload; answered when it is in the mailbox, or is not."""
+    """A message nobody waits for; payload frame is the payload; answered when it is in the mailbox, or is not.
+
+    `wait_ms` is how long it may wait for room, where the mailbox lets its senders wait; 0: not at all.
+    """
 
     ask: Ask
     target: Target
     options: Options = Options()
+    wait_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIMEOUT_MS)] = 5_000
 
 
 class ClientRequest(_Frame, frozen=True):

@@ -129,6 +129,7 @@ class ClientAsks:
             payload,
             functools.partial(self._answer, client, frame.ask),
             timeout_ms=frame.timeout_ms if isinstance(frame, ClientRequest) else 0,
+            wait_ms=frame.wait_ms if isinstance(frame, ClientSend) else None,
             options=frame.options,
         )
         if pending is not None and frame.ask in client.asks:

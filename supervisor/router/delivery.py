@@ -114,14 +114,17 @@ class Delivery:
 
     # -- into the mailbox -----------------------------------------------------------------------------------------
 
-    def submit(self, component: Component, message: Message, done: Callable[[str], None]) -> None:
+    def submit(
+        self, component: Component, message: Message, done: Callable[[str], None], patience: float | None = None
+    ) -> None:
         """Put a message into a component's mailbox: the one way for all of them.
 
         Args:
             done: hears "" when the message is taken, or one of `FAILURES`; at once or, where the sender may be kept
                 waiting (`Message.waits`), later. A request that is refused is closed by whoever made it.
+            patience: how long a sender outside waits with a plain send, seconds; None: as `Waiting.join` has it.
         """
-        if self._must_wait(component, message) and self._wait(component, message, done):
+        if self._must_wait(component, message) and self._wait(component, message, done, patience):
             return
         done(self.post(component, message))
 
@@ -201,7 +204,9 @@ class Delivery:
             and (bool(component.waiting) or not component.mailbox.fits(message.size))
         )
 
-    def _wait(self, component: Component, message: Message, done: Callable[[str], None]) -> bool:
+    def _wait(
+        self, component: Component, message: Message, done: Callable[[str], None], patience: float | None
+    ) -> bool:
         worker = None
         if message.sender.namespace != HOST_NAMESPACE:
             worker = self._asking(message.sender)
@@ -210,7 +215,7 @@ class Delivery:
         pending = message.pending
         message.target = component.id
         if pending is None:
-            return self._waiting.join(component, message, done, worker)
+            return self._waiting.join(component, message, done, worker, patience)
         if not self.requests.admit(component, pending):
             return False  # `post` says so
 

@@ -53,6 +53,7 @@ class Outside:
         answer: Answer,
         *,
         timeout_ms: int = 0,
+        wait_ms: int | None = None,
         options: Options,
     ) -> Pending | None:
         """Put one message into its target's mailbox.
@@ -62,6 +63,7 @@ class Outside:
             rules: what the sender may do; None for who may do everything.
             target: a component, or with `*` for its instance one of its instances.
             timeout_ms: of a request, how long to wait for the reply; 0 for a plain send.
+            wait_ms: of a plain send, how long to wait for room; None for the usual time.
             options: priority, time to live, key and content type.
 
         Returns:
@@ -87,11 +89,17 @@ class Outside:
         elif timeout_ms:
             return self._request(sender, component, payload, answer, min(timeout_ms, MAX_TIMEOUT_MS), options)
         else:
-            self._send(sender, component, payload, answer, options)
+            self._send(sender, component, payload, answer, options, None if wait_ms is None else wait_ms / 1000)
         return None
 
     def _send(
-        self, sender: ComponentId, component: Component, payload: bytes, answer: Answer, options: Options
+        self,
+        sender: ComponentId,
+        component: Component,
+        payload: bytes,
+        answer: Answer,
+        options: Options,
+        patience: float | None,
     ) -> None:
         message = self._message(sender, payload, options)
 
@@ -102,7 +110,7 @@ class Outside:
                 told = functools.partial(answer, Result(message=message.id))
                 self._allowed("send", sender, component.id, str(component.id), told)
 
-        self._delivery.submit(component, message, done)
+        self._delivery.submit(component, message, done, patience)
 
     def _request(
         self,

@@ -1,7 +1,8 @@
 """Senders that wait for room in a mailbox whose overflow policy is `block`: first come, first served, and not for ever.
 
-A worker waits until shortly before its own deadline, which would end it; a person outside `OUTSIDE_SECONDS`; each no
-longer than its request's timeout. Only who writes to a full mailbox waits, so a slow component holds up nobody else.
+A worker waits until shortly before its own deadline, which would end it; somebody outside
+`OUTSIDE_SECONDS`, or as long as he says; each no longer than its request's timeout. Only who writes to a full mailbox
+waits, so a slow component holds up nobody else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from supervisor.router.routes import Component, Worker
 
 OUTSIDE_SECONDS = 5.0
-"""Longest that somebody outside waits with a plain send, seconds."""
+"""How long somebody outside waits with a plain send unless it says otherwise, seconds."""
 MOST_OUTSIDE = 1_000
 """Messages of one user outside that may wait at one time."""
 BEFORE_DEADLINE = 0.05
@@ -53,10 +54,22 @@ class Waiting:
         self._timers, self._account, self._put = timers, account, put
         self._outside: dict[ComponentId, int] = {}
 
-    def join(self, component: Component, message: Message, done: Callable[[str], None], worker: Worker | None) -> bool:
-        """Have a sender wait at the end of the line; `done` hears what came of it. False: it must not wait."""
+    def join(
+        self,
+        component: Component,
+        message: Message,
+        done: Callable[[str], None],
+        worker: Worker | None,
+        patience: float | None = None,
+    ) -> bool:
+        """Have a sender wait at the end of the line; `done` hears what came of it. False: it must not wait.
+
+        Args:
+            patience: how long somebody outside waits with a plain send, seconds; None: `OUTSIDE_SECONDS`.
+        """
         now = time.monotonic()
-        until = now + OUTSIDE_SECONDS if worker is None else worker.deadline - BEFORE_DEADLINE
+        outside = OUTSIDE_SECONDS if patience is None else patience
+        until = now + outside if worker is None else worker.deadline - BEFORE_DEADLINE
         over = "queue-full"
         pending = message.pending
         if pending is not None:

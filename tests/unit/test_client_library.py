@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import msgspec
 import pytest
+import zmq
+import zmq.asyncio
 from airssys.client import (
     AsyncClient,
     Client,
@@ -32,11 +38,13 @@ from airssys.client import (
     places,
     topics,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.capabilities import topic_covers
 from sandbox.types import Limits
-from sandbox.wire import client_frames
-from sandbox.wire.router_frames import FAILURES, PRIORITIES, MessagingRule, Options
+from sandbox.wire import client_frames, router_frames
+from sandbox.wire.router_frames import FAILURES, PRIORITIES, Mailing, MessagingRule, Options
 from tests.unit.router_host import FakeWorker
 from tests.unit.test_router_clients import Clients
 
@@ -123,6 +131,70 @@ def test_words_are_the_hosts() -> None:
             assert topic_covers(pattern, topic) == topics.covers(pattern, topic), (pattern, topic)
 
 
+def test_bounds_are_the_hosts() -> None:
+    """What the library refuses to send is what the host would end the connection for."""
+    assert (
+        client_frames.MAX_ID,
+        router_frames.MAX_TOPIC,
+        router_frames.MAX_KEY,
+        router_frames.MAX_CONTENT_TYPE,
+        client_frames.MAX_TIMEOUT_MS,
+        router_frames.MAX_TTL_MS,
+    ) == (
+        frames.MAX_ID,
+        frames.MAX_TOPIC,
+        frames.MAX_KEY,
+        frames.MAX_CONTENT_TYPE,
+        frames.MAX_TIMEOUT_MS,
+        frames.MAX_TTL_MS,
+    )
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.text(st.characters(), max_size=4),
+    st.sampled_from(["a" * 128, "a" * 129, "a" * 194, "a" * 195, "é" * 256, "é" * 257, "\ud800", b"x", 7]),
+)
+SECONDS = st.one_of(
+    st.none(),
+    st.floats(),
+    st.integers(-2, 1 << 70),
+    st.sampled_from([1e-9, 86_400.0, 86_400.001, 2_592_000.0, 2_592_001, True, "5"]),
+)
+
+
+class _Sent(Exception):
+    """A frame was about to go out."""
+
+
+class _Said(AsyncClient):
+    """Says which frame it would send."""
+
+    async def _asking(self, frame: Callable[[int], frames.FromClient], payload: bytes, timeout: float) -> NoReturn:
+        raise _Sent(msgspec.msgpack.encode(frame(1)))
+
+
+@given(st.sampled_from(["send", "request", "publish", "subscribe"]), ANYTHING, ANYTHING, ANYTHING, SECONDS, SECONDS)
+def test_no_frame_that_the_host_refuses(
+    call: str, name: Any, key: Any, content_type: Any, ttl: Any, timeout: Any
+) -> None:
+    """Whatever the arguments are, they raise Invalid, or make a frame that the host decodes."""
+    client = _Said("/nonexistent/c", api="/nonexistent/a")
+    options = {"content_type": content_type, "ttl": ttl}
+    coroutine = {
+        "send": lambda: client.send(name, b"", key=key, timeout=timeout, **options),
+        "request": lambda: client.request(name, b"", key=key, timeout=timeout, **options),
+        "publish": lambda: client.publish(name, b"", **options),
+        "subscribe": lambda: client.subscribe(name),
+    }[call]()
+    with pytest.raises((Invalid, _Sent)) as caught:
+        coroutine.send(None)
+    if isinstance(caught.value, _Sent):
+        frame = msgspec.msgpack.decode(caught.value.args[0], type=client_frames.FromClient)
+        if isinstance(frame, client_frames.ClientSend):
+            assert abs(frame.wait_ms - timeout * 1000) <= 1
+
+
 def test_places() -> None:
     """AIRSSYS_ROOT alone counts where it is set; else one's own host comes before the machine's."""
     assert ["/x/run"] == places.run_directories({"AIRSSYS_ROOT": "/x", "XDG_RUNTIME_DIR": "/r"})
@@ -162,6 +234,48 @@ def test_values(client: Client, echo: Echo) -> None:
         client.request("acme/echo", b"x", json=1)
     with pytest.raises(Invalid):
         client.request("acme/echo", priority="urgent")
+
+
+def test_invalid_arguments_stay_here(net: Clients, client: Client) -> None:
+    """What the host would not decode is raised before it is sent, and other requests on the connection go on."""
+    worker = net.host.start("acme/a")
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(client.request, "acme/a", "x", timeout=20)
+        frame, payload = worker.message()
+        for hopeless in (
+            lambda: client.publish("x" * 300),
+            lambda: client.subscribe("x" * 300),
+            lambda: client.subscribe("x", most=0),
+            lambda: client.send("x" * 300),
+            lambda: client.request("acme/a", key="k" * 300),
+            lambda: client.request("acme/a", content_type="x" * 200),
+            lambda: client.request("acme/a", timeout=1e12),
+            lambda: client.request("acme/a", timeout=0),
+            lambda: client.send("acme/a", timeout=-1),
+            lambda: client.send("acme/a", ttl=float("nan")),
+            lambda: client.send("acme/a", "\ud800"),
+            lambda: client.send("acme/a", cast("bytes", 7)),
+        ):
+            with pytest.raises(Invalid):
+                hopeless()
+        worker.reply(frame, payload)
+        assert "x" == waiting.result().text
+
+
+def test_a_timeout_bounds_the_wait_for_room(net: Clients, client: Client) -> None:
+    """A mailbox that lets its senders wait lets this one wait as long as it said; its message is not delivered then."""
+    net.host.route("acme/full", limits=Limits(mailbox=1), mailing=Mailing(overflow="block"))
+    client.send("acme/full", "1")
+    with pytest.raises(QueueFull):
+        client.send("acme/full", "2", timeout=0.05)
+    with ThreadPoolExecutor() as pool:
+        patient = pool.submit(client.send, "acme/full", "3", timeout=20)
+        worker = net.host.start("acme/full", route=False)
+        frame, payload = worker.message()
+        worker.reply(frame)
+        assert patient.result() > 0
+        frame, after = worker.message()
+        assert [b"1", b"3"] == [payload, after]
 
 
 def test_send(client: Client, echo: Echo) -> None:
@@ -333,6 +447,41 @@ def test_a_user_who_is_not_let_in() -> None:
         with pytest.raises(NotAllowed), Client(net.host.clients_path):
             pytest.fail("it was let in")
         net.host.auditor.record()
+
+
+def test_a_refusal_is_raised_anew() -> None:
+    """Each call raises an exception of its own: what the one kept of its callers is not in the next."""
+    with Clients() as net:
+        net.settings(uid=os.geteuid() + 1)
+        client = Client(net.host.clients_path)
+        lengths = []
+        for _ in range(3):
+            with pytest.raises(NotAllowed) as caught:
+                client.request("acme/a")
+            lengths.append(len(traceback.extract_tb(caught.value.__traceback__)))
+        client.close()
+        assert 1 == len(set(lengths))
+        net.host.auditor.record()
+
+
+def test_a_socket_that_cannot_be_made(net: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptor for a connection is a connection that failed: the next one is tried, and the reason is told."""
+    there = threading.Event()
+    made = zmq.Socket.get_monitor_socket
+
+    def monitor(self: Any, *args: Any, **more: Any) -> Any:
+        if there.is_set():
+            return made(self, *args, **more)
+        raise zmq.ZMQError(errno.EMFILE)
+
+    monkeypatch.setattr(zmq.asyncio.Socket, "get_monitor_socket", monitor)
+    client = Client(net.host.clients_path, connect_timeout=0.2)
+    with pytest.raises(NotConnected, match="Too many open files"):
+        client.connect()
+    there.set()
+    client._inner.connect_timeout = 20
+    client.connect()
+    client.close()
 
 
 def test_a_router_that_is_replaced(place: Path) -> None:

@@ -23,8 +23,11 @@ from zmq.utils.monitor import parse_monitor_message
 
 from airssys.client import places, topics
 from airssys.client.control import Control
-from airssys.client.errors import Closed, ConnectionLost, Failed, NotAllowed, NotConnected, TooLarge, failure
+from airssys.client.errors import Closed, ConnectionLost, Failed, Invalid, NotAllowed, NotConnected, TooLarge, failure
 from airssys.client.frames import (
+    MAX_ID,
+    MAX_TIMEOUT_MS,
+    MAX_TOPIC,
     PRIORITIES,
     ClientAnswer,
     ClientCancel,
@@ -40,7 +43,7 @@ from airssys.client.frames import (
     Options,
     ToClient,
 )
-from airssys.client.messages import UNSET, Event, Reply, outgoing
+from airssys.client.messages import UNSET, Event, Reply, milliseconds, outgoing, text
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds a request waits for its reply unless told otherwise."""
@@ -153,7 +156,8 @@ class AsyncClient:
         self._socket: zmq.asyncio.Socket | None = None
         self._welcome: ClientWelcome | None = None
         self._change = asyncio.Event()
-        self._refusal: NotAllowed | None = None
+        self._refusal = ""
+        self._trouble = ""
         self._closed = False
         self._ask = 0
         self._open: dict[int, asyncio.Future[_Answered]] = {}
@@ -194,15 +198,20 @@ class AsyncClient:
             priority: low, normal, high or critical.
             ttl: seconds after which it is not delivered any more; None for as long as the component allows.
             key: messages of one key go to one instance, where the host routes so.
-            timeout: seconds to wait for room in a mailbox that lets its senders wait.
+            timeout: seconds to wait for room in a mailbox that lets its senders wait; at most a day. What found no
+                room by then is not delivered.
 
         Raises:
-            Failed: one of its kinds, for each reason.
+            QueueFull: no room, or not in time.
+            Invalid: an argument that the host would not take; nothing was sent.
+            Failed: another of its kinds, for each reason.
             NotConnected, ConnectionLost, Closed: see there.
             CodecError: the form cannot hold the value.
         """
         data, options = outgoing(payload, json, cbor, msgpack, content_type, priority, ttl, key)
-        answer, _ = await self._asking(lambda ask: ClientSend(ask, target, options), data, timeout)
+        wait = milliseconds("a timeout", timeout, MAX_TIMEOUT_MS)
+        text("a target", target, MAX_ID)
+        answer, _ = await self._asking(lambda ask: ClientSend(ask, target, options, wait), data, timeout)
         return answer.message
 
     async def request(
@@ -222,20 +231,22 @@ class AsyncClient:
         """Send a message and wait for the handler's answer. A call that is cancelled withdraws the request.
 
         Args:
-            timeout: seconds to wait for the reply.
+            timeout: seconds to wait for the reply; at most a day.
             target, payload, json, cbor, msgpack, content_type, priority, ttl, key: as in `send`.
 
         Raises:
             RequestTimeout: no reply in time.
+            Invalid: an argument that the host would not take; nothing was sent.
             Failed: another of its kinds, for each reason.
             NotConnected, ConnectionLost, Closed: see there.
             CodecError: the form cannot hold the value.
         """
         data, options = outgoing(payload, json, cbor, msgpack, content_type, priority, ttl, key)
-        milliseconds = max(1, round(timeout * 1000))
+        wait = milliseconds("a timeout", timeout, MAX_TIMEOUT_MS)
+        text("a target", target, MAX_ID)
 
         def frame(ask: int) -> FromClient:
-            return ClientRequest(ask, target, milliseconds, options)
+            return ClientRequest(ask, target, wait, options)
 
         answer, reply = await self._asking(frame, data, timeout)
         return Reply(reply, answer.some, answer.message, answer.correlation)
@@ -254,6 +265,7 @@ class AsyncClient:
     ) -> int:
         """Publish under a topic; how many subscribers take it. Arguments and errors as in `send`."""
         data, options = outgoing(payload, json, cbor, msgpack, content_type, priority, ttl, "")
+        text("a topic", topic, MAX_TOPIC)
         answer, _ = await self._asking(lambda ask: ClientPublish(ask, topic, options), data, DEFAULT_TIMEOUT)
         return answer.number
 
@@ -266,9 +278,13 @@ class AsyncClient:
 
         Raises:
             Denied: this user may not subscribe to all that the pattern covers.
+            Invalid: no pattern.
             Failed: another of its kinds.
             NotConnected, ConnectionLost, Closed: see there.
         """
+        text("a pattern", pattern, MAX_TOPIC)
+        if most < 1:
+            raise Invalid("a subscription holds one event at least")
         subscription = Subscription(self, pattern, most)
         # Before it is asked for: an event may come with the answer.
         self._subscriptions.append(subscription)
@@ -320,20 +336,20 @@ class AsyncClient:
     async def _connected(self, timeout: float) -> ClientWelcome:
         if self._closed:
             raise Closed("the client was closed")
-        if self._task is None:
-            self._refusal = None
+        if self._task is None or self._task.done():
+            self._refusal = ""
             self._task = asyncio.create_task(self._keep_up(), name="airssys-client")
         end = asyncio.get_running_loop().time() + timeout
         while self._welcome is None:
             if self._closed:
                 raise Closed("the client was closed")
-            if self._refusal is not None:
-                raise self._refusal
+            if self._refusal:
+                raise NotAllowed(self._refusal)
             self._change.clear()
             try:
                 await asyncio.wait_for(self._change.wait(), max(0.0, end - asyncio.get_running_loop().time()))
             except TimeoutError:
-                raise NotConnected(f"no host answers at {self.path}") from None
+                raise NotConnected(f"no host answers at {self.path}{self._trouble}") from None
         return self._welcome
 
     async def close(self) -> None:
@@ -359,6 +375,8 @@ class AsyncClient:
             try:
                 if await self._one_connection():
                     delay = _RETRY_FIRST
+            except zmq.ZMQError as error:
+                self._trouble = f": {error}"  # no descriptor left, perhaps: there may be one later
             finally:
                 was, self._welcome = self._welcome, None
                 if was is not None and not self._closed:
@@ -405,7 +423,7 @@ class AsyncClient:
             event = parse_monitor_message(await monitor.recv_multipart())
             number = int(event["event"])
             if number == _REFUSED and event["value"] == _NOT_ALLOWED:
-                self._refusal = NotAllowed(f"the host at {self.path} does not let this user in")
+                self._refusal = f"the host at {self.path} does not let this user in"
                 self._change.set()
                 return
             if number in _GONE or number in (_REFUSED, _BROKEN):
@@ -432,7 +450,7 @@ class AsyncClient:
                 for subscription in self._subscriptions:
                     subscription._miss(frame.count)
             case ClientWelcome():
-                self._refusal = None
+                self._refusal = self._trouble = ""
                 self._welcome = frame
                 self._change.set()
                 if self._subscriptions:

@@ -10,6 +10,13 @@ import msgspec
 
 PRIORITIES = ("low", "normal", "high", "critical")
 """By the number that stands for them on the wire."""
+# What the host takes: a frame beyond it ends the connection, so none is sent.
+MAX_ID = 194
+MAX_TOPIC = 256
+MAX_KEY = 256
+MAX_CONTENT_TYPE = 128
+MAX_TIMEOUT_MS = 24 * 3600 * 1000
+MAX_TTL_MS = 30 * 24 * 3600 * 1000
 
 
 class _Frame(msgspec.Struct, frozen=True, tag=True, array_like=True, forbid_unknown_fields=True):
@@ -26,11 +33,12 @@ class Options(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class ClientSend(_Frame, frozen=True):
-    """A message nobody waits for."""
+    """A message nobody waits for; `wait_ms` is how long it may wait for room."""
 
     ask: int
     target: str
     options: Options = Options()
+    wait_ms: int = 5_000
 
 
 class ClientRequest(_Frame, frozen=True):

@@ -8,7 +8,7 @@ import msgspec
 
 from airssys import codecs
 from airssys.client.errors import Invalid
-from airssys.client.frames import PRIORITIES, Options
+from airssys.client.frames import MAX_CONTENT_TYPE, MAX_KEY, MAX_TTL_MS, PRIORITIES, Options
 
 T = TypeVar("T")
 UNSET: Any = msgspec.UNSET
@@ -98,13 +98,47 @@ def outgoing(
         raise Invalid("one payload: bytes, json, cbor or msgpack")
     if priority not in PRIORITIES:
         raise Invalid(f"priority is one of {', '.join(PRIORITIES)}")
-    if ttl is not None and ttl <= 0:
-        raise Invalid("a time to live is more than nothing")
+    if content_type is not None:
+        text("a content type", content_type, MAX_CONTENT_TYPE)
     if values:
         codec, value = values[0]
         data = codecs.dump(codec, value)
         content_type = content_type or codecs.CONTENT_TYPES[codec]
     else:
-        data = payload.encode() if isinstance(payload, str) else bytes(payload or b"")
-    milliseconds = 0 if ttl is None else max(1, round(ttl * 1000))
-    return data, Options(PRIORITIES.index(priority), milliseconds, key, content_type)
+        data = _bytes(payload)
+    ttl_ms = 0 if ttl is None else milliseconds("a time to live", ttl, MAX_TTL_MS)
+    return data, Options(PRIORITIES.index(priority), ttl_ms, text("a key", key, MAX_KEY), content_type)
+
+
+def _bytes(payload: bytes | str | None) -> bytes:
+    if payload is None:
+        return b""
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload)
+    if not isinstance(payload, str):
+        raise Invalid("a payload is bytes or text; other values are given as json=, cbor= or msgpack=")
+    try:
+        return payload.encode()
+    except UnicodeEncodeError as error:
+        raise Invalid(f"a payload's text cannot be UTF-8: {error.reason}") from error
+
+
+def text(what: str, value: str, most: int) -> str:
+    """A word for the host, as it takes it: text that UTF-8 can hold, `most` characters. Raises Invalid."""
+    if not isinstance(value, str):
+        raise Invalid(f"{what} is text")
+    if len(value) > most:
+        raise Invalid(f"{what} has {most} characters at most, not {len(value)}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Invalid(f"{what} cannot be UTF-8: {error.reason}") from error
+    return value
+
+
+def milliseconds(what: str, seconds: float, most: int) -> int:
+    """A span of time as the host takes it: more than nothing, at most `most` milliseconds. Raises Invalid."""
+    if not isinstance(seconds, int | float) or not 0 < seconds <= most / 1000:
+        raise Invalid(f"{what} is more than 0 seconds and at most {most // 1000}")
+    return max(1, round(seconds * 1000))
