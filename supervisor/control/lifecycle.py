@@ -453,22 +453,38 @@ class Lifecycle:
         if name == "router":
             await self._router.reconnect()
         self.tree.forgive(since)
+        # All of them first: nobody waits for a group that is still being given up.
+        for instance in list(self.instances.values()):
+            try:
+                await self._tell_new(name, instance)
+            except Exception as error:
+                self._runner.fault(str(instance.component), error)
         await self._runner.quarantined()
+        self._lift(since)
+
+    async def _tell_new(self, name: str, instance: Instance) -> None:
+        """Tell a new router or bridge what it must know of one component."""
+        if self.instances.get(instance.component) is not instance or not instance.row.running or self.draining:
+            return
+        with contextlib.suppress(StartFailed, UnavailableError):
+            if name == "router":
+                await self._router.route(instance.route())
+            if name == "bridge" and instance.state in (State.STARTING, State.RUNNING):
+                # A start under way may have given its policy to the bridge that is gone.
+                await self._starter.send_policy(instance)
+
+    def _lift(self, since: float) -> None:
+        """Start what was quarantined at or after `since`: the host was the cause."""
         lifted: dict[str, None] = {}
         for instance in self.instances.values():
             wanted = instance.row.running and not self.draining
             if wanted and instance.state is State.QUARANTINED and instance.failed_at >= since:
-                self._runner.lift(instance)
+                try:
+                    self._runner.lift(instance)
+                except UnavailableError as error:
+                    self._runner.fault(str(instance.component), error)
+                    continue
                 lifted[self.tree.top(str(instance.component))] = None
-            if not wanted:
-                continue
-            with contextlib.suppress(UnavailableError):
-                if name == "router":
-                    await self._router.route(instance.route())
-            if name == "bridge" and instance.state in (State.STARTING, State.RUNNING):
-                # A start under way may have given its policy to the bridge that is gone.
-                with contextlib.suppress(StartFailed, UnavailableError):
-                    await self._starter.send_policy(instance)
         for top in lifted:
             if self.tree.has(top):
                 self._start_below(top)

@@ -10,6 +10,7 @@ import pytest
 from sandbox.types import ComponentId
 from sandbox.wire import router_frames as bus
 from sandbox.wire import supervisor_frames as sup
+from supervisor.control.instance import Instance
 from supervisor.control.starter import MAX_STARTS
 from supervisor.control.supervision import Tree
 
@@ -485,6 +486,74 @@ def test_host_faults_do_not_count_in_groups(playground):
             await play.until_state("quarantined", "acme/a/0")
             play.tell(sup.ProcessRestarted("bridge"))
             await all_running(play, "a", "b", "c")
+
+    asyncio.run(main())
+
+
+def test_a_new_process_while_components_go(playground):
+    """An uninstall while a new bridge is being told its policies keeps no other's policy from it, and no quarantine that
+    the old bridge brought."""
+
+    async def main():
+        async with playground() as play:
+            await install(play, *"abcd", max_restarts=0)
+            play.end_of("b", "killed", "the bridge ended")
+            await play.until_state("quarantined", "acme/b/0")
+            before, answer, held = len(play.asked(sup.SetPolicy)), play._answer, []
+            play._answer = lambda frame, fds: (
+                held.append(frame) if isinstance(frame, sup.SetPolicy) else answer(frame, fds)
+            )
+            play.tell(sup.ProcessRestarted("bridge"))
+            await play.until(lambda: held)
+            assert 200 == (await play.client.delete("/v1/components/acme/d/0")).status_code
+            play._answer = answer
+            for frame in held:
+                play.tell(sup.Done(frame.n))
+            await all_running(play, "a", "b", "c")
+            told = {frame.component.name for frame in play.asked(sup.SetPolicy)[before:]}
+            assert {"a", "b", "c"} == told
+
+    asyncio.run(main())
+
+
+def test_one_failure_keeps_nothing_from_the_others(playground, monkeypatch):
+    """An error of our own while a new router is told of one component keeps the others from it not."""
+
+    async def main():
+        async with playground() as play:
+            await install(play, *"abc")
+            before, route = len(play.asked(bus.Route)), Instance.route
+
+            def failing(instance):
+                if instance.component.name == "a":
+                    raise RuntimeError("of ours")
+                return route(instance)
+
+            monkeypatch.setattr(Instance, "route", failing)
+            play.tell(sup.ProcessRestarted("router"))
+            await play.until(lambda: len(play.asked(bus.Route)) >= before + 2)
+            await play.until(lambda: play.events("supervision.fault"))
+            assert ["b", "c"] == [frame.component.name for frame in play.asked(bus.Route)[before:]]
+
+    asyncio.run(main())
+
+
+def test_routes_do_not_wait_for_a_group_that_is_given_up(playground):
+    """A new router hears of everybody at once, though a group is still being stopped for good."""
+
+    async def main():
+        async with playground(declared(more="max-restarts = 0")) as play:
+            await install(play, "a", "b", "c")
+            await install(play, "other", shutdown="5s")
+            play.obedient = False  # the siblings take their time to shut down
+            play.end_of("a", "trap")
+            await play.until_state("stopping", "acme/c/0")
+            before = len(play.asked(bus.Route))
+            play.tell(sup.ProcessRestarted("router"))
+            await play.until(lambda: len(play.asked(bus.Route)) >= before + 4)
+            assert "stopping" == (await play.state_of("acme/c/0"))["state"]
+            play.obedient = True
+            play.end_all("exited")
 
     asyncio.run(main())
 
