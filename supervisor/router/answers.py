@@ -94,7 +94,7 @@ class Answers:
         worker.withheld = None
         self._delivery.to_worker(worker, answer.ack)
 
-    def record(self, answer: Answer, event: str, sender: str, object_: str, refused: str = "") -> None:
+    def record(self, answer: Answer, event: str, sender: str, object_: str, refused: str = "", why: str = "") -> None:
         """Record what was decided; the answer waits for it.
 
         Args:
@@ -103,6 +103,7 @@ class Answers:
             sender: who asked.
             object_: the target or topic.
             refused: the reason of a denial; "" when it was allowed.
+            why: whose rules a denial follows from, `sender` or `target`; it is not told to the worker.
         """
         if refused and answer.worker.home is not None:
             answer.worker.home.denied += 1
@@ -113,10 +114,14 @@ class Answers:
             self.release(answer)
 
         decision, result = ("denied", refused) if refused else ("allowed", "ok")
-        self._delivery.audit.record(event, sender, decision, object_, result, on_recorded=recorded)
+        self._delivery.audit.record(
+            event, sender, decision, object_, result, detail={"why": why} if why else None, on_recorded=recorded
+        )
 
-    def deny(self, worker: Worker, event: str, object_: str, ack: Ack, result: str = "denied") -> None:
+    def deny(
+        self, worker: Worker, event: str, object_: str, ack: Ack, result: str = "denied", why: str = "sender"
+    ) -> None:
         """Answer with a denial, which is on record before."""
         answer = self.withhold(worker, ack.ask)
         answer.ack = ack
-        self.record(answer, event, str(worker.component), object_, result)
+        self.record(answer, event, str(worker.component), object_, result, why)

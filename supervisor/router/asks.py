@@ -163,7 +163,8 @@ class Asks:
         verdict, target = self._find(component, frame.target, action, key)
         if verdict is Verdict.DENIED:
             ack = failed(frame.ask, "denied", "denied", typed=frame.options is not None)
-            self._answers.deny(worker, f"messaging.{action}", shown(frame.target), ack)
+            why = self._permissions.refused_by(component, frame.target, action)
+            self._answers.deny(worker, f"messaging.{action}", shown(frame.target), ack, why=why)
         elif target is None:
             self._refuse(worker, frame, "target-not-found", shown(frame.target))
         elif size > target.limits.message_size:
@@ -285,7 +286,8 @@ class Asks:
                 reason, text = "rate-limited", _too_often(component)
             elif verdict is Verdict.DENIED:
                 reason = "denied"
-                self._answers.record(answer, "messaging.broadcast", str(component.id), shown(named), "denied")
+                why = self._permissions.refused_by(component, named, "broadcast")
+                self._answers.record(answer, "messaging.broadcast", str(component.id), shown(named), "denied", why)
             elif target is None:
                 reason, text = "target-not-found", shown(named)
             elif len(payload) > target.limits.message_size:
@@ -377,7 +379,9 @@ class Asks:
                 return
         if verdicts == {Verdict.DENIED}:
             ack = Ack(frame.ask, INVALID_STATE, "denied")
-            self._answers.deny(worker, "messaging.metadata", shown(target), ack, "delivery-failed")
+            sides = {self._permissions.refused_by(component, target, each) for each in ("send", "request", "broadcast")}
+            why = "target" if "target" in sides else "sender"
+            self._answers.deny(worker, "messaging.metadata", shown(target), ack, "delivery-failed", why)
         else:
             self._answers.give(worker, Ack(frame.ask, INVALID_STATE, "not found"))
 

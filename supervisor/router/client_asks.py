@@ -151,6 +151,7 @@ class ClientAsks:
                 "denied",
                 pattern,
                 "denied",
+                detail={"why": "sender"},
                 on_recorded=lambda _seq: self._answer(client, frame.ask, denied),
             )
         elif pattern not in client.patterns and len(client.patterns) >= MAX_SUBSCRIPTIONS:

@@ -71,7 +71,7 @@ class Outside:
         """
         action = "request" if timeout_ms else "send"
         if rules is not None and not may_send(rules, target, action):
-            self._deny(action, sender, str(target), f"{sender} may not {action} to {target}", answer)
+            self._deny(action, sender, str(target), f"{sender} may not {action} to {target}", answer, "sender")
             return None
         if target.instance == EVERY:
             component = self._groups.pick(target, sender, options.key)
@@ -81,7 +81,7 @@ class Outside:
             answer(Result("target-not-found", f"there is no {target}"))
         elif not self._permissions.accepts_outside(component, sender):
             component.denied += 1
-            self._deny(action, sender, str(component.id), f"{component.id} does not accept {sender}", answer)
+            self._deny(action, sender, str(component.id), f"{component.id} does not accept {sender}", answer, "target")
         elif len(payload) > component.limits.message_size:
             answer(Result("too-large", f"{component.id} takes {component.limits.message_size} bytes"))
         elif timeout_ms and self._delivery.correlations.submits >= MAX_SUBMITS:
@@ -180,7 +180,7 @@ class Outside:
             answer(Result("invalid", f"{error.message}: {error.hint}"))
             return
         if rules is not None and not may_publish(rules, topic):
-            self._deny("publish", sender, topic, f"{sender} may not publish under {topic}", answer)
+            self._deny("publish", sender, topic, f"{sender} may not publish under {topic}", answer, "sender")
             return
 
         def told(taken: int, there: int) -> None:
@@ -215,7 +215,7 @@ class Outside:
         elif then is not None:
             then()
 
-    def _deny(self, action: str, sender: ComponentId, shown: str, text: str, answer: Answer) -> None:
+    def _deny(self, action: str, sender: ComponentId, shown: str, text: str, answer: Answer, why: str) -> None:
         if self.on_denied is not None:
             self.on_denied(sender)
         self._delivery.audit.record(
@@ -224,6 +224,7 @@ class Outside:
             "denied",
             shown,
             "denied",
+            detail={"why": why},
             on_recorded=lambda _seq: answer(Result("denied", text)),
         )
 

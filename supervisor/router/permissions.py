@@ -51,6 +51,10 @@ class Permissions:
                 self._answers[key] = verdict
         return verdict
 
+    def refused_by(self, sender: Component, target: ComponentId, action: str) -> str:
+        """Of a denial, whose rules it was: `sender` or `target`. For the audit log; the sender is not told."""
+        return "target" if may_send(sender.rules, target, action) else "sender"
+
     def publishes(self, sender: Component, topic: str) -> bool:
         """Whether `sender` may publish under a valid topic."""
         if sender.removed:

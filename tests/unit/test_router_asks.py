@@ -42,7 +42,7 @@ def working(host: Host, name: str, rules: list[MessagingRule]) -> FakeWorker:
     return worker
 
 
-def denied(host: Host, worker: FakeWorker, event: str, target: str, ask: int) -> Ack:
+def denied(host: Host, worker: FakeWorker, event: str, target: str, ask: int, why: str = "") -> Ack:
     """The denial is recorded first; until it is written, the worker hears nothing."""
     record = host.auditor.next()
     assert (event, str(worker.component), "denied", target) == (
@@ -51,6 +51,7 @@ def denied(host: Host, worker: FakeWorker, event: str, target: str, ask: int) ->
         record.decision,
         record.object,
     )
+    assert why in ("", record.detail["why"])
     host.settle()
     worker.sock.setblocking(False)
     with pytest.raises(BlockingIOError):
@@ -71,7 +72,7 @@ def test_sender_needs_the_action(host: Host, action: str) -> None:
     host.start("acme/b", TALK)
     worker = working(host, "acme/without", [MessagingRule("acme/b", others)])
     worker.send(frame)
-    ack = denied(host, worker, f"messaging.{action}", "acme/b/0", 1)
+    ack = denied(host, worker, f"messaging.{action}", "acme/b/0", 1, "sender")
     assert (1, "denied") == (ack.case, ack.text)
     assert 0 == working(host, "acme/with", [MessagingRule("acme/b", [action])]).ask(frame).case
     routes = {route.component: route for route in host.settle().routes}
@@ -85,7 +86,7 @@ def test_target_must_accept(host: Host) -> None:
     host.start("acme/closed", [MessagingRule(source="acme/other")])
     host.start("acme/open", [MessagingRule(source="acme/a")])
     worker.send(Send(1, cid("acme/closed")))
-    assert "denied" == denied(host, worker, "messaging.send", "acme/closed/0", 1).text
+    assert "denied" == denied(host, worker, "messaging.send", "acme/closed/0", 1, "target").text
     assert Ack(2, 0) == worker.ask(Send(2, cid("acme/open")))
 
 
@@ -144,7 +145,7 @@ def test_broadcast_partly_denied(host: Host) -> None:
     worker = working(host, "acme/a", TALK)
     targets = [cid("acme/b"), cid("acme/missing"), cid("acme/closed"), cid("acme/c"), cid("acme/b")]
     worker.send(Broadcast(3, targets), b"all")
-    ack = denied(host, worker, "messaging.broadcast", "acme/closed/0", 3)
+    ack = denied(host, worker, "messaging.broadcast", "acme/closed/0", 3, "target")
     assert (5, "acme/missing/0", [cid("acme/missing")]) == (ack.case, ack.text, ack.components)
     for receiver in (b, c):
         frame, payload = receiver.message()

@@ -371,6 +371,7 @@ def test_rights_are_checked_and_denials_recorded(
         record.decision,
         record.object,
     )
+    assert {"why": "sender"} == record.detail
     assert client.nothing()
     net.host.auditor.written(record)
     assert "denied" == client.answer()[0].error
@@ -386,7 +387,8 @@ def test_the_target_must_accept(net: Clients) -> None:
     net.host.start("acme/a", TALK)  # lets in components alone
     client = net.client()
     client.request("acme/a")
-    assert "messaging.request" == net.host.auditor.record().event
+    record = net.host.auditor.record()
+    assert ("messaging.request", {"why": "target"}) == (record.event, record.detail)
     assert "denied" == client.answer()[0].error
 
 

@@ -491,8 +491,8 @@ def test_host_faults_do_not_count_in_groups(playground):
 
 
 def test_a_new_process_while_components_go(playground):
-    """An uninstall while a new bridge is being told its policies keeps no other's policy from it, and no quarantine that
-    the old bridge brought."""
+    """An uninstall while a new bridge is told its policies keeps no other's policy from it, and leaves no quarantine
+    that the old bridge brought."""
 
     async def main():
         async with playground() as play:
