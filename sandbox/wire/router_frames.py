@@ -378,6 +378,8 @@ class Route(_Frame, frozen=True):
     env: list[tuple[str, str]] = []
     args: list[str] = []
     mailing: Mailing = Mailing()
+    health_interval_ms: int = 0  # between two health checks; 0: none
+    health_timeout_ms: int = 0  # that `health` may take; 0: the deadline
 
 
 class Unroute(_Frame, frozen=True):
@@ -415,7 +417,8 @@ class SubmitTopic(_Frame, frozen=True):
 
 
 class CheckHealth(_Frame, frozen=True):
-    """Ask the component's worker for `health`; told by `Event` of kind "health" when it is new, or unhealthy."""
+    """Ask the component's worker for `health` now, beside the checks at its route's interval. As those it is told by
+    an `Event` of kind "health" when the answer is new, or unhealthy."""
 
     component: ComponentId
     timeout_ms: int = 0  # 0: the component's deadline

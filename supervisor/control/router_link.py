@@ -1,4 +1,4 @@
-"""Control's end of the router's bus: routes, stops, health checks, and messages from outside.
+"""Control's end of the router's bus: routes, stops, and messages from outside.
 
 A ZeroMQ DEALER on the router's private endpoint (`sandbox.wire.router_frames`). ZeroMQ reconnects by itself; when
 the supervisor says the router was replaced, the socket is made anew, so that nothing meant for the old router
@@ -19,7 +19,6 @@ import zmq.asyncio
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import (
     AskTrace,
-    CheckHealth,
     Dead,
     DeadLetters,
     Event,
@@ -122,10 +121,6 @@ class RouterLink:
     async def stop(self, component: ComponentId, *, drain: bool, timeout_ms: int = 0) -> None:
         """Have the component's worker shut down after the message in hand; `timeout_ms` is for the shutdown alone."""
         await self._send(Stop(component, drain, timeout_ms))
-
-    async def check_health(self, component: ComponentId, timeout_ms: int) -> None:
-        """Ask for the component's health; an `Event` of kind "health" tells, or its end after `timeout_ms`."""
-        await self._send(CheckHealth(component, timeout_ms))
 
     async def query(self, timeout: float = 5.0) -> list[RouteState]:
         """The state of every route. Raises UnavailableError after `timeout` seconds."""

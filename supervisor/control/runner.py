@@ -24,7 +24,7 @@ from supervisor.config_tree import ROOT
 from supervisor.control.audit_link import AuditLink
 from supervisor.control.errors import SupervisorError, UnavailableError
 from supervisor.control.health import Watch
-from supervisor.control.instance import Incarnation, Instance, State
+from supervisor.control.instance import Instance, State
 from supervisor.control.operations import Operations, fault_delay
 from supervisor.control.registry import Registry
 from supervisor.control.router_link import RouterLink
@@ -168,22 +168,12 @@ class Runner:
             instance.enter(State.STARTING)  # adopted while it was still initialising
             await self._starter.wait_ready(instance, live)
         live.watch = Watch(instance.spec.supervision)
-        health = self.spawn(self._ask_health(instance, live, live.watch))
-        try:
-            end = await asyncio.shield(live.ended)
-        finally:
-            health.cancel()
+        end = await asyncio.shield(live.ended)
         uptime = live.uptime(time.monotonic())
         self._starter.forget(instance, live)
         if live.kill_reason:
             end = WorkerEnded(end.component, end.incarnation, end.outcome, live.kill_reason)
         return end, uptime
-
-    async def _ask_health(self, instance: Instance, live: Incarnation, watch: Watch) -> None:
-        while not live.ended.done():
-            await asyncio.sleep(watch.wait())
-            with contextlib.suppress(UnavailableError):
-                await self._router.check_health(instance.component, watch.timeout_ms)
 
     def _count_restart(self, instance: Instance) -> None:
         try:

@@ -127,6 +127,8 @@ class ComponentSpec(msgspec.Struct, frozen=True):
             list(env.items()),
             list(args),
             self.mailing,
+            round(self.supervision.health_interval * 1000),
+            max(1, round(self.supervision.health_timeout * 1000)),
         )
 
 

@@ -8,6 +8,9 @@ reported the same way and hears nothing more. Its mailbox stays; what becomes of
 
 from __future__ import annotations
 
+import functools
+import random
+import time
 from typing import TYPE_CHECKING
 
 from sandbox.types import START_MS, Outcome
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = START_MS / 1000
 """Least time a worker has to become ready, seconds."""
+SPREAD = 0.2
+"""Part of an interval by which the first health check comes early, at most: those started together are asked apart."""
 MAX_TEXT = 16 * 1024
 """Longest text of a worker passed on, characters."""
 HEALTH = frozenset({"healthy", "degraded", "unhealthy", "unknown"})
@@ -101,6 +106,7 @@ class Lives:
             old, component.worker, component.successor = component.worker, worker, None
             if old is not None:
                 self._retire(old)
+        self._check_later(worker, 1 - SPREAD * random.random())  # noqa: S311 - spreads load, guards nothing
         self._delivery.advance(worker)
 
     def _retire(self, worker: Worker) -> None:
@@ -117,6 +123,24 @@ class Lives:
             self._audit.record("limit.reached", str(worker.component), "denied", "memory", "refused", detail=detail)
 
     # -- health and stop --------------------------------------------------------------------------------------
+
+    def _check_later(self, worker: Worker, part: float = 1.0) -> None:
+        """Schedule the next health check of a worker: after its component's interval, or `part` of it."""
+        component = worker.home
+        worker.health_at = None
+        if component is not None and component.health_interval:
+            when = time.monotonic() + part * component.health_interval
+            worker.health_at = self._delivery.timers.schedule(when, functools.partial(self._check, worker))
+
+    def _check(self, worker: Worker) -> None:
+        component = worker.home
+        if component is None or worker.phase is Phase.CLOSED or worker.stop:
+            worker.health_at = None
+            return
+        if worker.phase is not Phase.HEALTH:
+            worker.check_health, worker.health_ms = True, component.health_ms
+        self._check_later(worker)
+        self._delivery.advance(worker)
 
     def check_health(self, component: Component, milliseconds: int = 0) -> None:
         """Ask for health as soon as no message is in hand; nothing happens without a worker.
@@ -243,6 +267,9 @@ class Lives:
         if self._table.by_incarnation.get(worker.incarnation) is not worker:
             return
         disarm(worker)
+        if worker.health_at is not None:
+            self._delivery.timers.cancel(worker.health_at)
+            worker.health_at = None
         worker.phase = Phase.CLOSED
         worker.end_asked = True
         worker.channel.close()

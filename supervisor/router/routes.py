@@ -52,6 +52,8 @@ class Component:
         "expired",
         "failed",
         "health",
+        "health_interval",
+        "health_ms",
         "id",
         "limits",
         "mailbox",
@@ -116,6 +118,8 @@ class Component:
         self.limits: Limits = route.limits
         self.rules: list[MessagingRule] = route.messaging
         self.mailing = route.mailing
+        self.health_interval = route.health_interval_ms / 1000
+        self.health_ms = route.health_timeout_ms
         self.bucket.resize(self.limits.message_rate, self.limits.message_rate)
         self.name, self.version, self.env, self.args = route.name, route.version, route.env, route.args
         self.mailbox.resize(self.limits.mailbox, self.limits.mailbox_bytes, self.limits.message_size)
@@ -135,6 +139,7 @@ class Worker:
         "end_asked",
         "ended",
         "hand",
+        "health_at",
         "health_ms",
         "home",
         "incarnation",
@@ -161,6 +166,7 @@ class Worker:
         self.limits = Limits()
         self.hand: Message | None = None
         self.number = 0  # of the health check in hand
+        self.health_at: Timer | None = None  # the next one
         self.withheld: int | None = None  # ask whose answer waits for the auditor
         self.waiter: Waiter | None = None  # its question waits for room in a mailbox
         self.deadline = NEVER

@@ -562,6 +562,22 @@ def test_health(host: Host) -> None:
     assert "healthy" == host.control.event("health").text
 
 
+def test_health_at_intervals(host: Host) -> None:
+    """A worker is asked again and again as its route says, within the time it says, and its successor likewise."""
+    route = Route(cid("acme/a"), LIMITS, [], "acme/a", "1.0", health_interval_ms=30, health_timeout_ms=400)
+    host.control.send(route)
+    worker = host.start("acme/a", route=False)
+    for _ in range(3):
+        worker.send(HealthReply(worker.take(Health)[0].id, "healthy"))
+    worker.take(Health)
+    end = host.end_asked()
+    assert ("deadline", "health not told within 400 ms") == (end.outcome, end.detail)
+    host.died(worker)
+    again = host.start("acme/a", route=False)
+    again.send(HealthReply(again.take(Health)[0].id, "degraded"))
+    assert "degraded" == host.control.event("health").text
+
+
 def test_health_that_is_no_news(host: Host) -> None:
     """Control hears of a health that has changed, and of each "unhealthy", which it counts; of nothing else."""
     worker = host.start("acme/a")

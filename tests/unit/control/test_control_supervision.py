@@ -318,8 +318,8 @@ def test_health_threshold(playground):
     async def main():
         async with playground() as play:
             await install(play, "a", threshold=3, health="100ms")
-            await play.until(lambda: play.asked(bus.CheckHealth))
-            assert 5_000 == play.asked(bus.CheckHealth)[0].timeout_ms
+            (route,) = play.routes.values()
+            assert (100, 5_000) == (route.health_interval_ms, route.health_timeout_ms)
             (number,) = play.workers
             for answer in ("unhealthy", "unhealthy", "degraded", "unhealthy", "unhealthy"):
                 play.event("health", number, answer)
