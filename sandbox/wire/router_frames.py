@@ -383,9 +383,17 @@ class Route(_Frame, frozen=True):
 
 
 class Unroute(_Frame, frozen=True):
-    """The component is gone: fail what waits for it, drop its mailbox."""
+    """The component is gone: fail what waits for it, drop its mailbox. `why`, as "was stopped", is for who waits."""
 
     component: ComponentId
+    why: str = "was removed"
+
+
+class Rest(_Frame, frozen=True):
+    """The component is not going to run: refuse its mail until its next `Route`; what waits in its mailbox stays."""
+
+    component: ComponentId
+    why: str  # as "is quarantined"
 
 
 class Stop(_Frame, frozen=True):
@@ -447,7 +455,7 @@ class Query(_Frame, frozen=True):
     id: int
 
 
-ToRouter = Settings | Route | Unroute | Stop | Submit | SubmitTopic | CheckHealth | Dead | AskTrace | Query
+ToRouter = Settings | Route | Unroute | Rest | Stop | Submit | SubmitTopic | CheckHealth | Dead | AskTrace | Query
 
 # -- router to control ----------------------------------------------------------------------------------------
 

@@ -117,6 +117,11 @@ class Instance:
         self.claim = None
         self.enter(state)
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it should run by its row, and will not without an operator or its group: done, refused, given up."""
+        return self.row.running and self.state in (State.STOPPED, State.FAILED, State.QUARANTINED)
+
     async def settled(self) -> None:
         """Wait until it is neither starting nor stopping."""
         while self.state in (State.STARTING, State.STOPPING):

@@ -107,11 +107,14 @@ class Lifecycle:
             else:
                 self._resolve_end(event)
         for component in routes.keys() - {i.component for i in self.instances.values() if i.row.running}:
-            await self._router.unroute(component)
+            await self._router.unroute(component, "is not to run")
         wanted = [instance for instance in self.instances.values() if instance.row.running]
         if not self.draining:
             for instance in wanted:
-                await self._router.route(instance.route())
+                if not (back and _ended_for_good(instance)):
+                    await self._router.route(instance.route())
+                elif instance.component in routes:
+                    self._runner.retire(instance)
             self._take_up(wanted, back)
 
     def _take_up(self, wanted: list[Instance], back: bool) -> None:
@@ -121,9 +124,10 @@ class Lifecycle:
                 self._runner.launch(instance)
             elif instance.row.quarantine:
                 instance.state = State.QUARANTINED
+                self._runner.retire(instance)
         missing = [i for i in wanted if i.live is None and not i.row.quarantine] if back else []
         for instance in missing:
-            if instance.row.resting or instance.spec.supervision.restart == "temporary":
+            if _ended_for_good(instance):
                 self.tree.rests(str(instance.component))
                 self._runner.set_resting(instance, True)
         batches, token = self._runner.claim_order(ROOT, fresh=not back)
@@ -228,7 +232,7 @@ class Lifecycle:
             instance.claim = None
             self.tree.set_absent(str(component), True)
             await self._runner.halt(instance, drain=drain)
-            await self._router.unroute(component)
+            await self._router.unroute(component, "was stopped")
             with contextlib.suppress(SupervisorError):
                 await self._supervisor.drop_policy(component)
         return instance
@@ -342,7 +346,7 @@ class Lifecycle:
                     self.tree.set_absent(str(instance.component), True)
                     await self._runner.halt(instance)
                     instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(error))
-                    await self._router.unroute(instance.component)
+                    self._runner.retire(instance)
                 self._audit.note("worker.refused", "denied", component=str(instance.component), result=error.code)
                 stopped.append(str(instance.component))
         return stopped
@@ -467,8 +471,10 @@ class Lifecycle:
         if self.instances.get(instance.component) is not instance or not instance.row.running or self.draining:
             return
         with contextlib.suppress(StartFailed, UnavailableError):
-            if name == "router":
+            if name == "router" and (not instance.at_rest or instance.state is State.QUARANTINED):
                 await self._router.route(instance.route())
+                if instance.state is State.QUARANTINED:
+                    self._runner.retire(instance)
             if name == "bridge" and instance.state in (State.STARTING, State.RUNNING):
                 # A start under way may have given its policy to the bridge that is gone.
                 await self._starter.send_policy(instance)
@@ -509,6 +515,12 @@ class Lifecycle:
             return {route.component: route for route in await self._router.query(timeout=2.0)}
         except UnavailableError:
             return {}
+
+
+def _ended_for_good(instance: Instance) -> bool:
+    """Whether it ended under an earlier control, and its restart kind has it stay so."""
+    resting = instance.row.resting or instance.spec.supervision.restart == "temporary"
+    return resting and instance.live is None and not instance.row.quarantine
 
 
 def _came_back(living: Living) -> bool:

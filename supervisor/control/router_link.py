@@ -25,6 +25,7 @@ from sandbox.wire.router_frames import (
     FromRouter,
     Options,
     Query,
+    Rest,
     Route,
     RouteState,
     Settings,
@@ -48,6 +49,11 @@ ANSWER_SECONDS = 5.0
 _Asking = Submit | SubmitTopic | Dead | AskTrace | Query
 _Answer = Submitted | State | DeadLetters | Trace
 _A = TypeVar("_A", Submitted, State, DeadLetters, Trace)
+
+
+def _seen(sent: asyncio.Future[object]) -> None:
+    if not sent.cancelled():
+        sent.exception()
 
 
 class RouterLink:
@@ -114,9 +120,19 @@ class RouterLink:
         """Tell of a component; idempotent."""
         await self._send(route)
 
-    async def unroute(self, component: ComponentId) -> None:
-        """The component is gone."""
-        await self._send(Unroute(component))
+    async def unroute(self, component: ComponentId, why: str = "was removed") -> None:
+        """The component is gone; `why` is told to whoever waits for it."""
+        await self._send(Unroute(component, why))
+
+    def retire(self, component: ComponentId, why: str, *, keep: bool = False) -> None:
+        """The component is not going to run: as `unroute`, but at once; with `keep` its mailbox stays.
+
+        What a router does not take here is of no use to the next, which knows only what it is told.
+        """
+        frame = Rest(component, why) if keep else Unroute(component, why)
+        with contextlib.suppress(zmq.ZMQError):
+            sent = asyncio.ensure_future(self._socket.send_multipart([_encode(frame), b""], zmq.NOBLOCK))
+            sent.add_done_callback(_seen)
 
     async def stop(self, component: ComponentId, *, drain: bool, timeout_ms: int = 0) -> None:
         """Have the component's worker shut down after the message in hand; `timeout_ms` is for the shutdown alone."""

@@ -139,6 +139,7 @@ class Runner:
                 if not isinstance(failure, StartFailed | UnavailableError):
                     self.tree.set_absent(str(instance.component), True)
                     instance.fail(State.FAILED, Outcome.SETUP_ERROR, str(failure))
+                    self.retire(instance)
                     self._audit.note("worker.refused", "denied", component=str(instance.component), result=failure.code)
                     return
                 outcome = failure.outcome if isinstance(failure, StartFailed) else Outcome.KILLED
@@ -237,6 +238,7 @@ class Runner:
         if decision.verdict == "rest":
             self.set_resting(instance, True)
             instance.enter(State.STOPPED)
+            self.retire(instance)
             return None
         if decision.verdict == "restart" and decision.alone(name):
             return decision.delay
@@ -261,6 +263,18 @@ class Runner:
             instance.enter(State.BACKOFF)
             self.operations.begin(decision.at, functools.partial(self._regroup, decision, token))
         return None
+
+    def retire(self, instance: Instance) -> None:
+        """Have the router refuse its mail while it is at rest; the next start routes it again.
+
+        What waits for a quarantined one is kept for its release.
+        """
+        if instance.state is State.QUARANTINED:
+            self._router.retire(instance.component, "is quarantined", keep=True)
+        elif instance.state is State.FAILED:
+            self._router.retire(instance.component, "may not or cannot be started")
+        else:
+            self._router.retire(instance.component, "has ended and is not started again")
 
     def set_resting(self, instance: Instance, resting: bool) -> None:
         """Remember, for a control that comes back, whether it has ended for good."""
@@ -319,6 +333,8 @@ class Runner:
             await self.halt(instance, then=then)
             if then is State.STOPPED:
                 instance.unclaim(then)
+                if instance.at_rest:
+                    self.retire(instance)
 
     def claim_order(self, supervisor: str, *, fresh: bool = True) -> tuple[Batches, object]:
         """Claim everything below a supervisor that should run and does not; the order to start it in.
@@ -366,7 +382,7 @@ class Runner:
 
     async def _quarantine(self, decision: Decision, token: object, failed: Instance, cause: str) -> None:
         """Give up all below a child of the root, until an operator releases it."""
-        why = failed.detail or failed.outcome
+        why = f"{failed.outcome}: {failed.detail}" if failed.detail else failed.outcome
         alone = decision.at == str(failed.component)
         if not alone:
             why = f"supervisor {decision.at} gave up: {cause}"
@@ -381,6 +397,7 @@ class Runner:
             if (instance := self._named_still(name, token)) is not None:
                 instance.claim = None
                 instance.fail(State.QUARANTINED, instance.outcome, instance.detail)
+                self.retire(instance)
         self._audit.note(
             "component.quarantined" if alone else "supervisor.quarantined",
             "info",

@@ -398,6 +398,8 @@ def _why(reason: str, target: Component) -> str:
     match reason:
         case "queue-full":
             return f"{target.id}'s mailbox is full"
+        case "target-not-found":
+            return str(target.id)
         case "stopping":
             return f"{target.id} is shutting down"
         case "circuit-open":

@@ -18,6 +18,7 @@ from sandbox.wire.router_frames import (
     Dead,
     DeadLetters,
     Query,
+    Rest,
     Route,
     RouteState,
     Settings,
@@ -77,12 +78,14 @@ class Bus:
                 now = time.monotonic()
                 states = [_state(component, now) for component in self._table.components.values()]
                 self._delivery.to_bus(peer, State(frame.id, states, dict(self._table.counters)))
-            case Unroute() | Stop() | CheckHealth():
+            case Unroute() | Rest() | Stop() | CheckHealth():
                 component = self._table.components.get(frame.component)
                 if component is None:
                     self._table.counters["unknown-on-bus"] += 1
                 elif isinstance(frame, Unroute):
-                    self._delivery.lives.remove(component)
+                    self._delivery.lives.remove(component, frame.why)
+                elif isinstance(frame, Rest):
+                    self._delivery.rest(component, frame.why)
                 elif isinstance(frame, Stop):
                     self._delivery.lives.stop(component, frame.drain, frame.timeout_ms)
                 else:

@@ -7,7 +7,7 @@ One message is in a worker's hand at a time. Its end is one of:
     no room                    as the target's overflow policy says; what is shed is a dead letter, `dropped`
     its worker died            at most once: a dead letter, `undeliverable`; at least once: back to the front of the
                                mailbox, until it was delivered too often: a dead letter, `poisoned`
-    its component was removed  a dead letter, `undeliverable`
+    its component was removed  a dead letter, `undeliverable`; likewise where it was stopped, or has ended for good
     nobody waits for it        a request that was answered otherwise, while its message waited
 
 A request among these is delivered again where its target's policy says so (`retries`); when that is over, its requester
@@ -153,6 +153,8 @@ class Delivery:
 
     def _offer(self, component: Component, message: Message) -> str:
         """Queue it if there is or can be made room: "", stopping, queue-full, or "shed" where the sender hears ok."""
+        if component.resting:
+            return "target-not-found"
         if component.draining:
             return "stopping"
         overflow = component.mailing.overflow
@@ -200,7 +202,7 @@ class Delivery:
         return (
             message.waits
             and component.mailing.overflow == "block"
-            and not component.draining
+            and not (component.draining or component.resting)
             and (bool(component.waiting) or not component.mailbox.fits(message.size))
         )
 
@@ -383,13 +385,10 @@ class Delivery:
         for pending in self.correlations.deferred_by(worker.incarnation):
             self.requests.fail(pending, "target-ended", "the worker that was to give the reply ended")
 
-    def drain(self, component: Component) -> None:
+    def drain(self, component: Component, why: str) -> None:
         """The component is gone: what waits for it is undeliverable, and whoever waits to write to it hears so."""
-        text = f"{component.id} was removed"
-        self._waiting.refuse_all(component, "target-not-found")
-        for pending in [each for each in self.correlations if each.asleep and each.target == component.id]:
-            # Its next attempt would go to whoever is installed under this name by then.
-            self.requests.fail(pending, "target-not-found", text)
+        component.resting, text = why, f"{component.id} {why}"
+        self._turn_away_for_good(component, text)
         for message in component.mailbox.drain():
             if message.callback:
                 self.table.counters["discarded-callbacks"] += 1
@@ -397,6 +396,17 @@ class Delivery:
                 continue
             self._unqueued(message)
             self._die(component, message, UNDELIVERABLE, "target-not-found", text)
+
+    def rest(self, component: Component, why: str) -> None:
+        """The component is not going to run: it takes no mail until its next route, and keeps what it has."""
+        component.resting = why
+        self._turn_away_for_good(component, f"{component.id} {why}")
+
+    def _turn_away_for_good(self, component: Component, text: str) -> None:
+        self._waiting.refuse_all(component, "target-not-found")
+        for pending in [each for each in self.correlations if each.asleep and each.target == component.id]:
+            # Its next attempt would go to whoever is installed under this name by then.
+            self.requests.fail(pending, "target-not-found", text)
 
     def turn_away(self, component: Component) -> None:
         """The component is stopping and takes no more: whoever waits to write to it hears so."""
@@ -500,7 +510,7 @@ class Delivery:
         if component is None:
             self.table.counters["discarded-messages"] += 1
             self._over(message, "failed", "target-not-found")
-            self.requests.fail(pending, "target-not-found", f"{pending.target} was removed")
+            self.requests.fail(pending, "target-not-found", f"{pending.target} is not there any more")
             return
         refused = self._offer(component, message)
         if refused == "shed":

@@ -1,8 +1,8 @@
 """Replicas under one name: `ns/name/*` is one instance of `ns/name`, picked here.
 
 How is told by `[[group]]` of the host's configuration; round-robin where nothing is. Only those are picked that are
-ready: attached, initialised, not on their way out, and not unhealthy by their own word. Where none is, one that is
-there: the mail waits for it.
+ready: attached, initialised, not on their way out, and not unhealthy by their own word. Where none is, one that
+is being started, or started again: the mail waits for it. Where there is no such one either, nobody.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Groups:
         self._routing_of: Settings | None = None
 
     def pick(self, target: ComponentId, sender: ComponentId, key: str) -> Component | None:
-        """One replica of the target's package; None when there is none.
+        """One replica of the target's package; None when there is none that takes mail now or soon.
 
         Args:
             target: with `EVERY` for its instance.
@@ -39,10 +39,12 @@ class Groups:
         """
         package = target.package
         members = self._table.replicas(package)
-        if not members:
-            return None
-        ready = [each for each in members if is_ready(each)] or [each for each in members if not each.draining]
-        return self._choose(package, ready or members, key or str(sender))
+        among = [each for each in members if each.ready]
+        if not among:
+            awaited = [each for each in members if not each.resting and each.health != "unhealthy"]
+            # One that is shutting down says so, where it is all there is.
+            among = [each for each in awaited if not each.draining] or awaited
+        return self._choose(package, among, key or str(sender)) if among else None
 
     def _choose(self, package: str, among: list[Component], key: str) -> Component:
         match self._how(package):
@@ -62,18 +64,6 @@ class Groups:
             self._routing_of = self._table.settings
             self._routing = {group.package: group.routing for group in self._routing_of.groups}
         return self._routing.get(package, "round-robin")
-
-
-def is_ready(component: Component) -> bool:
-    """Whether mail for its group may go to it."""
-    worker = component.worker
-    return (
-        worker is not None
-        and worker.accepts_messages
-        and not worker.stop
-        and not component.draining
-        and component.health != "unhealthy"
-    )
 
 
 def _load(component: Component) -> int:

@@ -291,13 +291,13 @@ class Lives:
         if component is not None and component.worker is not None:
             self._delivery.advance(component.worker)
 
-    def remove(self, component: Component) -> None:
-        """The component is gone: what waits for it fails."""
+    def remove(self, component: Component, why: str = "was removed") -> None:
+        """The component is gone: what waits for it fails, and hears why."""
         self._table.forget(component)
         for worker in (component.worker, component.successor):
             if worker is not None:
                 self._delivery.forget(worker)
-        self._delivery.drain(component)
+        self._delivery.drain(component, why)
 
     def _event(
         self, kind: str, worker: Worker, text: str = "", outcome: str = "", metadata: Metadata | None = None

@@ -78,7 +78,9 @@ class Outside:
         else:
             component = self._table.components.get(target)
         if component is None:
-            answer(Result("target-not-found", f"there is no {target}"))
+            there = target.instance == EVERY and self._table.replicas(target.package)
+            text = f"no replica of {target.package} is ready" if there else f"there is no {target}"
+            answer(Result("target-not-found", text))
         elif not self._permissions.accepts_outside(component, sender):
             component.denied += 1
             self._deny(action, sender, str(component.id), f"{component.id} does not accept {sender}", answer, "target")
@@ -230,4 +232,6 @@ class Outside:
 
 
 def _why(reason: str, component: Component) -> str:
+    if reason == "target-not-found" and component.resting:
+        return f"{component.id} {component.resting}"
     return f"{component.id}: {REASONS.get(reason, reason)}"

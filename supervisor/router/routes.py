@@ -63,6 +63,7 @@ class Component:
         "policy",
         "redelivered",
         "removed",
+        "resting",
         "rules",
         "sent",
         "subscriptions",
@@ -96,6 +97,7 @@ class Component:
         self.alarms = 0
         """Messages to itself that wait for their time; kept by `alarms`."""
         self.draining = self.removed = False
+        self.resting = ""  # why it takes no mail, though its mailbox stays: see `Rest`
         self.visible: tuple[int, list[ComponentId]] = (-1, [])
         self.bucket = bucket(route.limits.message_rate)
         """What it may send."""
@@ -110,12 +112,14 @@ class Component:
             and worker.accepts_messages
             and not worker.stop
             and not self.draining
+            and not self.resting
             and self.health != "unhealthy"
         )
 
     def update(self, route: Route) -> None:
         """Take new rights and limits; workers and mailbox stay as they are."""
         self.limits: Limits = route.limits
+        self.resting = ""
         self.rules: list[MessagingRule] = route.messaging
         self.mailing = route.mailing
         self.health_interval = route.health_interval_ms / 1000

@@ -24,6 +24,7 @@ from sandbox.wire.router_frames import (
     MessagingRule,
     Ready,
     Request,
+    Rest,
     Route,
     RouteState,
     Send,
@@ -346,6 +347,39 @@ def test_failure_unrouted(host: Host) -> None:
     host.control.send(Unroute(cid("acme/b")))
     assert "target-not-found" == failure(pair.a, pair.id)
     assert [cid("acme/a")] == [route.component for route in host.settle().routes]
+
+
+def test_failure_says_why(host: Host) -> None:
+    """Who waits for a component that an operator stopped hears so, and so does its dead letter."""
+    host.route("acme/c", [MessagingRule(source="host/client/*")])
+    host.control.submit("acme/c")
+    host.control.send(Unroute(cid("acme/c"), "was stopped"))
+    answer = host.control.submitted()[0]
+    assert ("target-not-found", "acme/c/0 was stopped") == (answer.error, answer.text)
+
+
+def test_rest(host: Host) -> None:
+    """A component that rests takes mail of nobody, and everybody hears so at once and alike; what waits for it is
+    delivered when it is routed and started again."""
+    rules = [*TALK, MessagingRule(source="host/client/*")]
+    asker = host.start("acme/a", rules)
+    host.control.submit("acme/a", request=False)
+    host.control.submitted()
+    asker.message()
+    host.route("acme/b", rules)
+    host.control.submit("acme/b", b"kept", request=False)
+    assert "" == host.control.submitted()[0].error
+    host.control.send(Rest(cid("acme/b"), "is quarantined"))
+    for request in (True, False):
+        host.control.submit("acme/b", b"lost", request=request)
+        answer = host.control.submitted()[0]
+        assert ("target-not-found", "acme/b/0 is quarantined") == (answer.error, answer.text)
+    assert (5, "acme/b/0") == ((ack := asker.ask(Send(1, cid("acme/b")))).case, ack.text)
+    assert (5, "acme/b/0") == ((ack := asker.ask(Request(2, cid("acme/b"), 20_000))).case, ack.text)
+    assert [1] == [route.depth for route in host.settle().routes if route.component == cid("acme/b")]
+    worker = host.start("acme/b", rules)
+    assert b"kept" == worker.message()[1]
+    assert Ack(3, 0) == asker.ask(Send(3, cid("acme/b")))
 
 
 def test_dead_requester(host: Host) -> None:

@@ -18,10 +18,12 @@ from sandbox.wire.router_frames import (
     MessagingRule,
     Options,
     Request,
+    Rest,
     Route,
     Send,
     Settings,
     Stop,
+    Submit,
 )
 from supervisor.router.groups import Groups
 from supervisor.router.mailbox import Message
@@ -150,6 +152,29 @@ def test_only_ready_ones_are_picked(host: Host) -> None:
     before = sum(depths(host).values())
     assert Ack(10, 0) == asker.ask(Send(10, GROUP), b"x")
     assert before + 1 == sum(depths(host).values())
+
+
+def test_nobody_is_ready(host: Host) -> None:
+    """A group whose replicas all call themselves unhealthy, or rest, takes nothing; one that is being started again
+    does."""
+    workers = [host.start(f"acme/worker/{number}", [*TALK, OPERATOR]) for number in range(2)]
+    asker = working(host, "acme/a", TALK)
+    assert Ack(1, 0) == asker.ask(Send(1, GROUP))  # the positive control
+    workers[0].reply(workers[0].message()[0])
+    for worker in workers:
+        host.control.send(CheckHealth(worker.component))
+        worker.send(HealthReply(worker.take(Health)[0].id, "unhealthy"))
+        host.control.event("health")
+    assert Ack(2, 5, "acme/worker/*") == asker.ask(Send(2, GROUP))
+    host.control.send(Submit(99, "ann", GROUP, True, 20_000))
+    answer = host.control.submitted()[0]
+    assert ("target-not-found", "no replica of acme/worker is ready") == (answer.error, answer.text)
+    host.died(workers[1])
+    assert Ack(3, 0) == asker.ask(Send(3, GROUP))
+    assert {"0": 0, "1": 1} == depths(host)
+    host.control.send(Rest(workers[1].component, "is quarantined"))
+    host.settle()
+    assert Ack(4, 5, "acme/worker/*") == asker.ask(Send(4, GROUP))
 
 
 def test_requests_go_to_one(host: Host) -> None:

@@ -558,6 +558,63 @@ def test_routes_do_not_wait_for_a_group_that_is_given_up(playground):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("restart", "outcome"), [("temporary", "killed"), ("transient", "exited")])
+def test_who_is_done_takes_no_mail(playground, restart, outcome):
+    """The router forgets who has ended for good, also under a control that comes back and a router that is new; a start
+    routes it again."""
+
+    async def main():
+        async with playground() as play:
+            await install(play, "a", restart=restart)
+            await install(play, "b")
+            play.end_of("a", outcome)
+            await play.until_state("stopped", "acme/a/0")
+            await play.until(lambda: list(play.routes) == [ComponentId("acme", "b")])
+            assert "has ended and is not started again" == play.asked(bus.Unroute)[-1].why
+            routes = len(play.asked(bus.Route))
+            play.tell(sup.ProcessRestarted("router"))
+            await play.until(lambda: len(play.asked(bus.Route)) > routes)
+            await play.stop_control()
+            play.control_restarts = 1
+            await play.start_control()
+            await play.until_state("running", "acme/b/0")
+            assert {"b"} == {frame.component.name for frame in play.asked(bus.Route)[routes:]}
+            await play.client.post("/v1/components/acme/a/0/start")
+            await play.until_state("running", "acme/a/0")
+            assert ComponentId("acme", "a") in play.routes
+
+    asyncio.run(main())
+
+
+def test_quarantine_keeps_the_mailbox(playground):
+    """The router is told that a quarantined component rests, and is not told to forget it; a new router is told both; a
+    release routes it again. Its cause names the outcome. What an operator stops is forgotten, as stopped."""
+
+    async def main():
+        async with playground() as play:
+            await install(play, "a", max_restarts=0)
+            play.end_of("a", "killed", "SIGKILL")
+            assert "killed: SIGKILL" == (await play.until_state("quarantined", "acme/a/0"))["quarantine"]
+            await play.until(lambda: play.asked(bus.Rest))
+            assert [bus.Rest(ComponentId("acme", "a"), "is quarantined")] == play.asked(bus.Rest)
+            assert [] == play.asked(bus.Unroute)
+            await play.stop_control()
+            play.control_restarts = 1
+            await play.start_control()
+            await play.until(lambda: 2 == len(play.asked(bus.Rest)))
+            play.tell(sup.ProcessRestarted("router"))
+            await play.until(lambda: 3 == len(play.asked(bus.Rest)))
+            told = [type(frame) for frame in play.log if isinstance(frame, bus.Route | bus.Rest)]
+            assert [bus.Route, bus.Rest] * 3 == told
+            await play.client.post("/v1/components/acme/a/0/release")
+            await play.until_state("running", "acme/a/0")
+            assert 4 == len(play.asked(bus.Route))
+            await play.client.post("/v1/components/acme/a/0/stop")
+            assert ["was stopped"] == [frame.why for frame in play.asked(bus.Unroute)]
+
+    asyncio.run(main())
+
+
 def test_operators_between(playground):
     """What an operator stopped is not started with its siblings; what he starts meanwhile is."""
 
