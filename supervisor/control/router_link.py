@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import zmq
@@ -51,7 +51,7 @@ _Answer = Submitted | State | DeadLetters | Trace
 _A = TypeVar("_A", Submitted, State, DeadLetters, Trace)
 
 
-def _seen(sent: asyncio.Future[object]) -> None:
+def _seen(sent: asyncio.Future[Any]) -> None:
     if not sent.cancelled():
         sent.exception()
 
