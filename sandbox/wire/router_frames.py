@@ -525,7 +525,7 @@ class DeadLetters(_Frame, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One station of a message: sent, queued, delivered, replied, failed, redelivered, dead."""
+    """One station of a message: sent, queued, delivered, deferred, replied, failed, redelivered, dead."""
 
     what: str
     at: float  # seconds since 1970

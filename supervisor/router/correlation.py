@@ -18,6 +18,7 @@ from supervisor.router.timers import Timer
 
 if TYPE_CHECKING:
     from supervisor.router.breaker import Breaker
+    from supervisor.router.mailbox import Message
     from supervisor.router.retries import Asleep
     from supervisor.router.waiting import Waiter
 
@@ -64,6 +65,7 @@ class Pending(msgspec.Struct, eq=False):
     waiter: Waiter | None = None  # its message waits for room there
     asleep: Asleep | None = None  # its message waits for the next attempt
     attempts: int = 0  # that failed
+    carrier: Message | None = None  # its message, from when it was handed over: for the trace
     abandoned: bool = False  # its requester is gone, and its message a plain one
     breaker: Breaker | None = None  # that admitted it, ...
     ticket: int = 0  # ... with this ticket

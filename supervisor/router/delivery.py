@@ -301,6 +301,8 @@ class Delivery:
         # It stays whole, and accounted for, until it is dealt with: it may have to be delivered again, or be kept.
         self.table.account.used += message.size
         message.delivered = now
+        if message.pending is not None:
+            message.pending.carrier = message
         component.delivered += 1
         component.meter.count(now)
 
@@ -343,8 +345,10 @@ class Delivery:
         if frame.error:
             component.failed += 1
             self._over(message, "failed", frame.error[:MAX_TEXT])
+        elif pending is None or self.correlations.is_open(pending):
+            self._over(message, "deferred" if pending is not None and pending.token else "replied", "")
         else:
-            self._over(message, "replied", "")
+            self._over(message, "replied", "too late, discarded")
         if pending is not None:
             if frame.error:
                 self.requests.fail(pending, "guest-error", frame.error[:MAX_TEXT])
@@ -374,9 +378,8 @@ class Delivery:
             self._die(component, message, POISONED, "target-ended", text, final=True)
         else:
             component.redelivered += 1
-            now = time.monotonic()
-            delivered = "delivered", message.delivered, f"delivery {message.deliveries}"
-            message.story = [*(message.story or ()), delivered, ("redelivered", now, told[:MAX_WHY])]
+            _tell_delivery(message)
+            message.story = [*(message.story or ()), ("redelivered", time.monotonic(), told[:MAX_WHY])]
             component.mailbox.put_back(message)
             self._queued(component, message)
 
@@ -489,6 +492,7 @@ class Delivery:
         when = again(component.policy, error, pending.attempts, now, pending.deadline)
         if when is None or not self.table.account.has_room(message.size):
             return False
+        _tell_delivery(message)
         message.story = [*(message.story or ()), ("retried", now, f"after {error}, attempt {pending.attempts}")]
         self.table.account.used += message.size
         self.table.counters["retries"] += 1
@@ -601,6 +605,13 @@ class Delivery:
         if result is Sent.FULL:
             self.violation(worker, "does not read its channel")
         # If it is gone, the end of its stream says so.
+
+
+def _tell_delivery(message: Message) -> None:
+    """There is to be another one: write this one, if there was one, into the message's story."""
+    if message.delivered:
+        delivered = "delivered", message.delivered, f"delivery {message.deliveries}"
+        message.story, message.delivered = [*(message.story or ()), delivered], 0.0
 
 
 def _deadline(worker: Worker) -> float:

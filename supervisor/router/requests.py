@@ -130,6 +130,11 @@ class Requests:
         if pending.timer is not None:
             self._timers.cancel(pending.timer)
         self._tell_breaker(pending, good)
+        carrier, pending.carrier = pending.carrier, None
+        if carrier is not None and (not carrier.finished or carrier.end == "deferred"):
+            # Its handler is at work, or left the reply for later: what the requester hears is told apart from its end.
+            what = ("replied", "") if why == "replied" else ("failed", why)
+            carrier.story = [*(carrier.story or ()), (what[0], time.monotonic(), what[1])]
         if pending.queued or pending.asleep is not None or pending.waiter is not None:
             # Nobody waits for it any more: if it has not been delivered, it is not going to be.
             self._withdraw(pending, why)

@@ -12,17 +12,21 @@ from bridge.capabilities import MAX_TOPIC_PARTS, InvalidPattern, validate_topic,
 from sandbox.types import Limits
 from sandbox.wire.router_frames import (
     FAILURES,
+    AskTrace,
     Dead,
     DeadLetters,
+    Defer,
     Mailing,
     MessagingRule,
     Options,
     Publish,
     Request,
+    Respond,
     Send,
     SetTimer,
     Settings,
     TargetPolicy,
+    Trace,
     Unroute,
 )
 from supervisor.router import timers
@@ -176,3 +180,56 @@ def test_a_publication_is_paid_for_each_subscriber(host: Host) -> None:
     writer = working(host, host.start("acme/writer", OPEN, limits=bounds))
     assert 30 == writer.ask(Publish(1, "news.a"), b"x").number
     assert 1 + FAILURES.index("rate-limited") == writer.ask(Publish(2, "news.a"), b"x").case
+
+
+# -- what a trace tells -----------------------------------------------------------------------------------------------
+
+
+def trace(host: Host, correlation: str) -> list[tuple[str, str]]:
+    """The steps of a request's own message and of its callback."""
+    host.control.send(AskTrace(3, correlation))
+    answer, _ = host.control.submitted()
+    assert isinstance(answer, Trace)
+    return [(step.what, step.text) for step in answer.steps if step.text != "normal" and "callback" not in step.text]
+
+
+def test_a_trace_of_a_late_reply(host: Host) -> None:
+    """It says that the requester heard of the timeout, and that the reply was discarded."""
+    target = host.start("acme/b", OPEN)
+    asker = working(host, host.start("acme/a", OPEN))
+    correlation = asker.ask(Request(1, cid("acme/b"), 20), b"q").text
+    frame, _ = target.message()
+    host.until(lambda state: any(route.depth for route in state.routes))  # the callback waits
+    target.reply(frame, b"late")
+    host.settle()
+    steps = trace(host, correlation)
+    assert steps.index(("failed", "timeout")) < steps.index(("replied", "too late, discarded"))
+
+
+def test_a_trace_of_a_deferred_reply(host: Host) -> None:
+    """The handler's end and the reply are told apart."""
+    target = host.start("acme/b", OPEN)
+    asker = working(host, host.start("acme/a", OPEN))
+    correlation = asker.ask(Request(1, cid("acme/b"), 20_000), b"q").text
+    frame, _ = target.message()
+    token = target.ask(Defer(1)).text
+    target.reply(frame)
+    host.settle()
+    assert ("deferred", "") == trace(host, correlation)[-1]
+    working(host, target)
+    assert 0 == target.ask(Respond(2, token), b"answer").case
+    assert ("replied", "") in trace(host, correlation)
+
+
+def test_a_trace_of_a_retried_request(host: Host) -> None:
+    """Each delivery is in it, not the last alone."""
+    host.control.send(Settings(targets=[TargetPolicy("acme/b", attempts=3, retry_first_ms=10)]))
+    asker = working(host, host.start("acme/a", OPEN))
+    host.route("acme/b", OPEN)
+    correlation = asker.ask(Request(1, cid("acme/b"), 20_000), b"q").text
+    for _ in range(3):
+        target = host.start("acme/b", route=False)
+        target.message()
+        host.died(target)
+    told = [text for what, text in trace(host, correlation) if what == "delivered"]
+    assert ["delivery 1", "delivery 2", "delivery 3"] == told[:3]
