@@ -232,12 +232,16 @@ class Guest:
         """Call `health`: healthy, degraded, unhealthy or unknown."""
         return str(self._call(self._calls.health).value)
 
-    def handle_message(self, frame: frames.Deliver, payload: bytes) -> tuple[bytes | None, str]:
-        """Call `handle-message`: `(reply, "")` or `(None, error)`."""
+    def handle_message(self, frame: frames.Deliver, payload: bytes) -> tuple[bytes | None, str, bool]:
+        """Call `handle-message`: the reply, or the error; and whether that error is a reply over the message size."""
         answer = self._call(self._calls.handle_message, component_message(frame, payload))
         if isinstance(answer, Oversized):
-            return None, too_large(answer.size, self._limits)
-        return (None, error_text(answer)) if isinstance(answer, Err) else (answer, "")
+            return None, too_large(answer.size, self._limits), True
+        if isinstance(answer, Err):
+            return None, error_text(answer), False
+        if answer is not None and len(answer) > self._limits.message_size:
+            return None, too_large(len(answer), self._limits), True
+        return answer, "", False
 
     def handle_callback(self, frame: frames.Callback, payload: bytes) -> str:
         """Call `handle-callback`: "" or the error it returned."""

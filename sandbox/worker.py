@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from sandbox import cage
 from sandbox.errors import ProtocolViolation, SetupFailed
-from sandbox.guest import Guest, GuestFailed, too_large
+from sandbox.guest import Guest, GuestFailed
 from sandbox.host import wasi
 from sandbox.host.links import Bridge, ChannelClosed, Router, links
 from sandbox.loader import deserialize
@@ -149,11 +149,8 @@ def _loop(engine: Any, linker: Any, component: Any, spec: supervisor_frames.Work
         links.hand = None
         if isinstance(frame, frames.Deliver):
             links.hand = frame
-            answer, error = guest.handle_message(frame, payload)
-            if answer is not None and len(answer) > limits.message_size:
-                error = too_large(len(answer), limits)
-                answer = None
-            reply = frames.Reply(frame.id, answer is not None, error, guest.fuel_used(), guest.memory_refused())
+            answer, error, over = guest.handle_message(frame, payload)
+            reply = frames.Reply(frame.id, answer is not None, error, guest.fuel_used(), guest.memory_refused(), over)
             router.send(reply, answer or b"")
         elif isinstance(frame, frames.Callback):
             links.hand, links.payload = frame, payload if frame.failure else b""

@@ -87,7 +87,7 @@ def _live(
         _lay_out(bridge, router, frame)
         links.router.receive()
         links.hand = frame
-        reply, error = guest.handle_message(frame, b"go")
+        reply, error, _ = guest.handle_message(frame, b"go")
         if reply != b"go" or error:
             raise RuntimeError(f"the warm-up component answered {reply!r} {error!r}")
         links.router.send(frames.Reply(number, True, "", guest.fuel_used()), reply)

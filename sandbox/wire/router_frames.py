@@ -160,13 +160,15 @@ class Ready(_Frame, frozen=True):
 
 
 class Reply(_Frame, frozen=True):
-    """The end of one `Deliver` or `Callback`. `some` and the payload frame are the value; `error` a wasm-error."""
+    """The end of one `Deliver` or `Callback`. `some` and the payload frame are the value; `error` a wasm-error, or
+    with `too_large` what the worker says in place of a reply over the component's message size."""
 
     id: int
     some: bool
     error: str = ""
     fuel: int = 0  # used by this message
     memory_refused: int = 0  # bytes of all memories together that memory.grow asked for and did not get; 0: none
+    too_large: bool = False
 
 
 class HealthReply(_Frame, frozen=True):

@@ -124,7 +124,7 @@ def _handler(guest: paths.Running, payload: bytes) -> Callable[[], Callable[[], 
 
     def prepare() -> Callable[[], object]:
         handle = guest.use().handle_message
-        assert handle(frame, payload) == (payload, "")
+        assert handle(frame, payload) == (payload, "", False)
         return lambda: handle(frame, payload)
 
     return prepare

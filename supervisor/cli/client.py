@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from supervisor.cli.errors import RefusedError, UnreachableError
+from sandbox.errors import AirssysError
+from supervisor.cli.errors import InterruptedAskError, RefusedError, UnreachableError
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds an ordinary answer may take."""
@@ -118,7 +119,7 @@ class Client:
                     raise _refused(answer)
                 yield answer.iter_lines()
         except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+            raise self._broken(error, "GET") from error
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
@@ -128,7 +129,7 @@ class Client:
                 "the host does not answer in time", subject=self.path, hint="see airssys status and the host's log"
             ) from error
         except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+            raise self._broken(error, method) from error
         if answer.status_code >= 400:
             raise _refused(answer)
         return answer
@@ -146,6 +147,15 @@ class Client:
                 ) from error
             except OSError as error:
                 raise self._unreachable(error) from error
+
+    def _broken(self, error: httpx.TransportError, method: str) -> AirssysError:
+        """Why there is no answer: nobody was there, or whoever was asked ended before it answered."""
+        if isinstance(error, httpx.ConnectError):
+            return self._unreachable(error)
+        what = "control ended before it had answered"
+        if method != "GET":
+            what += "; nobody knows whether it did what was asked"
+        return InterruptedAskError(what, subject=self.path, hint="see airssys status before you try again")
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         return UnreachableError(

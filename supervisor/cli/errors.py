@@ -17,6 +17,12 @@ class UnreachableError(AirssysError):
     code = "E_UNREACHABLE"
 
 
+class InterruptedAskError(AirssysError):
+    """Whoever was asked ended before it answered; the host itself goes on."""
+
+    code = "E_UNAVAILABLE"
+
+
 class RefusedError(AirssysError):
     """The host answered with an error; its code, sentence, object and hint are the host's."""
 

@@ -184,6 +184,8 @@ def status_(options: Globals) -> None:
     for component in status["components"]:
         if component["quarantine"]:
             options.say(f"quarantined: {component['id']}: {component['quarantine'].splitlines()[0]}")
+        if component["breaker"] not in ("", "closed"):
+            options.say(f"circuit breaker {component['breaker']}: {component['id']}")
         if component["lost-wall"]:
             options.say(f"wall lost for {component['id']}: {component['lost-wall']}")
 

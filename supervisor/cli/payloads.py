@@ -13,6 +13,8 @@ from supervisor.cli.errors import OperatorError
 from supervisor.cli.escape import clean
 
 PLAIN = "application/octet-stream"
+INDENTED_BYTES, INDENTED_DEPTH = 64 << 10, 16
+"""Replies beyond it are shown as they are: indented, a deep one would be hundreds of times as long."""
 
 
 class Payload(NamedTuple):
@@ -137,16 +139,31 @@ def pretty(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         form, value = _value(data)
-        return clean(_indented(value), lines=True) if form else data.hex(" ")
+        return clean(_indented(value, len(data)), lines=True) if form else data.hex(" ")
+    if len(data) > INDENTED_BYTES:
+        return clean(text, lines=True)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return clean(text, lines=True)
-    return clean(_indented(value) if isinstance(value, dict | list) else text, lines=True)
+    if not isinstance(value, dict | list) or not _is_flat(value):
+        return clean(text, lines=True)
+    return clean(_indented(value, len(data)), lines=True)
 
 
-def _indented(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def _indented(value: Any, size: int) -> str:
+    """A value that came as `size` bytes, as JSON: indented where it is small and not deep."""
+    return json.dumps(value, indent=2 if size <= INDENTED_BYTES and _is_flat(value) else None, ensure_ascii=False)
+
+
+def _is_flat(value: Any) -> bool:
+    level = [value]
+    for _ in range(INDENTED_DEPTH + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return True
+        level = [each for inner in level for each in (inner.values() if isinstance(inner, dict) else inner)]
+    return False
 
 
 def _value(data: bytes) -> tuple[str, Any]:

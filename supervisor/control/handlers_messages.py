@@ -41,12 +41,14 @@ _MESSAGE_CODES = {
     "target-not-found": ("E_TARGET_NOT_FOUND", "there is no such running component"),
     "denied": ("E_AUTHORIZATION", "the component takes no messages from outside"),
     "queue-full": ("E_QUEUE_FULL", "the component's mailbox is full"),
-    "too-large": ("E_TOO_LARGE", "the message is larger than the component takes"),
+    "too-large": ("E_TOO_LARGE", "the message, or the reply to it, is over the component's message-size"),
     "guest-error": ("E_GUEST_ERROR", "the component answered with an error"),
     "stopping": ("E_UNAVAILABLE", "the component is stopping"),
     "expired": ("E_EXPIRED", "the message's time to live was over before it was delivered"),
     "circuit-open": ("E_CIRCUIT_OPEN", "too many requests to the component have failed lately"),
 }
+_TOLD_BY_TEXT = frozenset({"queue-full", "stopping", "circuit-open"})
+"""Where the router's words say all that ours do."""
 _SEE_STATUS = frozenset({"E_TARGET_NOT_FOUND", "E_TARGET_ENDED", "E_CIRCUIT_OPEN"})
 
 
@@ -112,7 +114,7 @@ def _options(request: web.Request, priority: str, ttl: int, key: str) -> Options
 def _failed(error: str, text: str, subject: str) -> MessageError:
     code, sentence = _MESSAGE_CODES.get(error, ("E_MESSAGE", error))
     return MessageError(
-        f"{sentence}: {text}" if text else sentence,
+        text if text and error in _TOLD_BY_TEXT else f"{sentence}: {text}" if text else sentence,
         code=code,
         subject=subject,
         hint="see airssys status" if code in _SEE_STATUS else "",

@@ -351,7 +351,7 @@ class Delivery:
             self._over(message, "replied", "too late, discarded")
         if pending is not None:
             if frame.error:
-                self.requests.fail(pending, "guest-error", frame.error[:MAX_TEXT])
+                self.requests.fail(pending, "too-large" if frame.too_large else "guest-error", frame.error[:MAX_TEXT])
             elif not pending.token:
                 self.requests.reply(pending, payload, frame.some)
         self.advance(worker)

@@ -91,6 +91,8 @@ class Running:
     def __init__(self, wasm: Path, path: str, limits: Limits) -> None:
         self._code, self._fast = compiled(wasm, path)
         self.path, self.limits, self.peers = path, limits, Peers()
+        self.too_large = False
+        """Of the last message: whether its reply was over the message size."""
         self.guest: Guest | None = None
         self.use()
 
@@ -122,7 +124,8 @@ class Running:
 
     def message(self, payload: bytes, **fields: Any) -> tuple[bytes | None, str]:
         """`handle-message`: (reply, error). Raises GuestFailed."""
-        return self._alive(self.use().handle_message, deliver(**fields), payload)
+        reply, error, self.too_large = self._alive(self.use().handle_message, deliver(**fields), payload)
+        return reply, error
 
     def callback(self, payload: bytes, **fields: Any) -> str:
         """`handle-callback`: the error, "" without one. Raises GuestFailed."""

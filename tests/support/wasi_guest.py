@@ -127,7 +127,7 @@ class Running:
         """The reply to a message."""
         links.allow(self._limits.deadline_ms)
         frame = frames.Deliver(1, ComponentId("test", "asker"), 1, 2)
-        reply, error = self.guest.handle_message(frame, text.encode())
+        reply, error, _ = self.guest.handle_message(frame, text.encode())
         assert reply is not None, error
         return reply.decode()
 

@@ -98,8 +98,15 @@ class FakeWorker:
     def callback(self) -> tuple[Callback, bytes]:
         return self.take(Callback)
 
-    def reply(self, frame: Deliver | Publication | Callback, payload: bytes | None = None, error: str = "") -> None:
-        self.send(Reply(frame.id, payload is not None, error), payload or b"")
+    def reply(
+        self,
+        frame: Deliver | Publication | Callback,
+        payload: bytes | None = None,
+        error: str = "",
+        *,
+        too_large: bool = False,
+    ) -> None:
+        self.send(Reply(frame.id, payload is not None, error, too_large=too_large), payload or b"")
 
     def close(self) -> None:
         self.sock.close()

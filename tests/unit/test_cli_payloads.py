@@ -11,7 +11,7 @@ import pytest
 from airssys import codecs
 
 from supervisor.cli.errors import OperatorError
-from supervisor.cli.payloads import PLAIN, Payload, as_json, order, payload, pretty
+from supervisor.cli.payloads import INDENTED_BYTES, INDENTED_DEPTH, PLAIN, Payload, as_json, order, payload, pretty
 
 pytestmark = pytest.mark.block11_cli
 NONE: dict[str, str | None] = dict.fromkeys(("data", "text", "file", "dash", "codec", "content_type"))
@@ -58,6 +58,23 @@ def test_forms() -> None:
 def test_pretty(data: bytes, shown: str) -> None:
     """JSON and prefixed values are indented, text stays text, and what nobody can read is hexadecimal."""
     assert shown == pretty(data)
+
+
+def _nested(depth: int, inner: bytes) -> bytes:
+    return b"[" * depth + inner + b"]" * depth
+
+
+def test_pretty_is_bounded() -> None:
+    """A deep or a long reply is shown as it is: what a component answers cannot make the terminal's text explode."""
+    assert INDENTED_DEPTH + 1 < pretty(_nested(INDENTED_DEPTH, b"1")).count("\n")
+    numbers = b"1," * 10_000 + b"1"
+    for data in (_nested(300, numbers), _nested(17, numbers), _nested(1, b"1," * INDENTED_BYTES + b"1")):
+        assert data.decode() == pretty(data)
+    deep: object = 1
+    for _ in range(40):
+        deep = [deep, 1]
+    assert "\n" not in pretty(codecs.encode("msgpack", deep))
+    assert len(pretty(codecs.encode("msgpack", [1] * 100_000))) <= 3 * 100_000
 
 
 @pytest.mark.parametrize("data", [b"\x1b[2J", b'["\x7f"]', codecs.encode("msgpack", "\x1b]0;x\x07"), "\u202e".encode()])

@@ -440,6 +440,42 @@ def test_no_host() -> None:
         client.request("acme/a")
 
 
+def _in_a_fork(work: Callable[[], bool]) -> bool:
+    """What this gives in a forked child."""
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if work() else 2
+        finally:
+            os._exit(code)
+    return not os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
+def test_a_forked_child(net: Clients, client: Client, echo: Echo) -> None:
+    """A client that was used belongs to its process: in the child it raises at once, a new or unused one works."""
+    unused = Client(net.host.clients_path)
+
+    def work() -> bool:
+        with pytest.raises(Closed):
+            client.request("acme/echo", "x")
+        client.close()
+        with Client(net.host.clients_path) as own:
+            return "x" == own.request("acme/echo", "x").text and "y" == unused.request("acme/echo", "y").text
+
+    assert _in_a_fork(work)
+    assert ["x", "y"] == [client.request("acme/echo", "x").text, unused.request("acme/echo", "y").text]
+    unused.close()
+
+
+def test_info_of_what_is_no_component(client: Client) -> None:
+    """A name that is no component id is said to be none, and nobody is asked."""
+    for name in ("x", "supervisor", "a/b/c/d", "a//0", ""):
+        with pytest.raises(Invalid, match="not a component id"):
+            client.info(name)
+
+
 def test_a_user_who_is_not_let_in() -> None:
     """It is told apart from a host that is not there."""
     with Clients() as net:

@@ -299,6 +299,17 @@ def test_a_small_budget_carries_a_large_message() -> None:
             assert (bytes(1 << 20), "") == echo.message(bytes(1 << 20))
 
 
+@pytest.mark.parametrize("path", paths.PATHS)
+def test_a_reply_over_the_message_size(path: str) -> None:
+    """It is told apart from a handler's own error; one of exactly the size is a reply."""
+    with paths.running("echo", path, msgspec.structs.replace(paths.WIDE, message_size=100)) as echo:
+        assert ((bytes(100), ""), False) == (echo.message(bytes(100)), echo.too_large)
+        assert ((None, "reply of 101 bytes is over the limit of 100"), True) == (
+            echo.message(bytes(101)),
+            echo.too_large,
+        )
+
+
 def test_a_guest_is_not_called_while_it_runs(guest: paths.Running) -> None:
     """A host function that would call the guest again is refused; the call it belongs to goes on undisturbed."""
     refused: list[str] = []

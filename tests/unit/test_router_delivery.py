@@ -325,6 +325,14 @@ def test_failure_too_large(host: Host) -> None:
     assert (again, bytes(100)) == (frame.correlation, payload)
 
 
+def test_failure_reply_too_large_for_its_sender(host: Host) -> None:
+    """A reply over its own component's message size, which the worker keeps, is the requester's `too-large`."""
+    pair = Pair(host)
+    pair.b.reply(pair.question, error="reply of 2000 bytes is over the limit of 1000", too_large=True)
+    pair.a.reply(pair.first)
+    assert "too-large" == failure(pair.a, pair.id)
+
+
 def test_failure_cancelled(host: Host) -> None:
     """Cancelling closes a request once, without a callback; its late reply is discarded; a stranger's id is refused."""
     pair = Pair(host)

@@ -313,7 +313,7 @@ class AsyncClient:
         return await asyncio.to_thread(self.control.status)
 
     async def info(self, component: str) -> dict[str, Any]:
-        """All about one component, as `airssys info --output json`. Raises Refused, NotConnected."""
+        """All about one component, as `airssys info --output json`. Raises Invalid, Refused, NotConnected."""
         return await asyncio.to_thread(self.control.info, component)
 
     # -- connection -----------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import socket
 import urllib.parse
 from typing import Any
 
-from airssys.client.errors import NotConnected, Refused
+from airssys.client.errors import Invalid, NotConnected, Refused
 
 TIMEOUT = 30.0
 """Seconds an answer may take."""
@@ -44,7 +44,9 @@ class Control:
         return self._get("/v1/status")
 
     def info(self, component: str) -> dict[str, Any]:
-        """All about one component: `GET /v1/components/...`. Raises Refused, NotConnected."""
+        """All about one component: `GET /v1/components/...`. Raises Invalid, Refused, NotConnected."""
+        if not all(component.split("/")) or component.count("/") not in (1, 2):
+            raise Invalid(f"not a component id: {component[:200]!r}; as in acme/echo or acme/echo/0")
         name = component if component.count("/") == 2 else f"{component}/0"
         return self._get("/v1/components/" + urllib.parse.quote(name))
 

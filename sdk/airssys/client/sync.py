@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
@@ -82,8 +83,8 @@ class Client:
         with Client() as client:
             print(client.request("acme/echo", b"hello").text)
 
-    It connects when it is first used, and again whenever the router was replaced. After `os.fork` the child makes a
-    client of its own.
+    It connects when it is first used, and again whenever the router was replaced. One that was used
+    belongs to the process it was used in: after `os.fork` it raises `Closed` in the child, which makes its own.
 
     Args:
         path: the clients' socket; None to look for it (`airssys.client.places`).
@@ -94,9 +95,10 @@ class Client:
     def __init__(
         self, path: str | None = None, *, api: str | None = None, connect_timeout: float = CONNECT_TIMEOUT
     ) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._process = 0
         self._closed = False
         self._inner = AsyncClient(path, api=api, connect_timeout=connect_timeout)
         self.control = self._inner.control
@@ -223,31 +225,43 @@ class Client:
         return self.control.status()
 
     def info(self, component: str) -> dict[str, Any]:
-        """All about one component, as `airssys info --output json`. Raises Refused, NotConnected."""
+        """All about one component, as `airssys info --output json`. Raises Invalid, Refused, NotConnected."""
         return self.control.info(component)
 
     def close(self) -> None:
-        """Hang up; whoever waits in another thread hears `Closed`."""
+        """Hang up; whoever waits in another thread hears `Closed`. Nothing in a forked child, whose it is not."""
+        if self._is_a_copy():
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            thread = self._thread
-        if thread is not None:
-            asyncio.run_coroutine_threadsafe(self._inner.close(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread, loop = self._thread, self._loop
+        if thread is not None and loop is not None:
+            asyncio.run_coroutine_threadsafe(self._inner.close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
             thread.join()
-        self._loop.close()
+            loop.close()
 
     # -- the thread ---------------------------------------------------------------------------------------------
 
+    def _is_a_copy(self) -> bool:
+        # Before the lock: the thread that held it is not here, and the loop's descriptors are the parent's.
+        return self._process not in (0, os.getpid())
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._is_a_copy():
+            work.close()
+            raise Closed("this client is another process's: make one after os.fork, not before")
         with self._lock:
             if self._closed:
                 work.close()
                 raise Closed("the client was closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="airssys-client", daemon=True)
+            if self._loop is None:
+                self._loop, self._process = asyncio.new_event_loop(), os.getpid()
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="airssys-client", daemon=True
+                )
                 self._thread.start()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -258,10 +272,11 @@ class Client:
             future.cancel()  # a KeyboardInterrupt here withdraws the request
             raise
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        left = asyncio.all_tasks(self._loop)
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))

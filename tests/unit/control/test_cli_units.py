@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import unicodedata
 from pathlib import Path
 
 import click
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.cli.app import COMMANDS, root, run
+from supervisor.cli.client import Client
+from supervisor.cli.errors import InterruptedAskError, UnreachableError
 from supervisor.cli.escape import clean
 from supervisor.cli.exit_codes import EXIT_CODES, MEANINGS, exit_code
+from supervisor.cli.host import status_
 from supervisor.cli.reference import markdown
+from supervisor.control.bodies import ComponentStatus
 
 pytestmark = pytest.mark.block11_cli
 
@@ -90,6 +99,85 @@ def test_unreachable(tmp_path, capfd, monkeypatch):
     wrong.write_text("[host]\nnonsense = 1\n")
     assert 3 == run(["--config", str(wrong), "status"])
     assert "wrong.toml:2" in capfd.readouterr().err
+
+
+@pytest.fixture
+def socket_path():
+    """A short one (a socket's path has 107 bytes)."""
+    with tempfile.TemporaryDirectory() as name:
+        yield f"{name}/s"
+
+
+def test_control_ends_before_it_answers(socket_path):
+    """An answer that never comes is told apart from a host that is not there: what was asked may have been done."""
+    ended = []
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(socket_path)
+        listener.listen()
+
+        def serve():
+            for _ in range(3):
+                taken, _address = listener.accept()
+                with taken:
+                    ended.append(taken.recv(65536))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with Client(socket_path) as client:
+            with pytest.raises(InterruptedAskError, match="nobody knows"):
+                client.post("/v1/messages")
+            with pytest.raises(InterruptedAskError) as caught:
+                client.get("/v1/status")
+        thread.join()
+    assert ("E_UNAVAILABLE", False) == (caught.value.code, "nobody knows" in str(caught.value))
+    assert [b"", b"POST", b"GET "] == [each[:4] for each in ended]
+    with pytest.raises(UnreachableError):
+        Client(socket_path)
+
+
+class _Options:
+    """What a command prints."""
+
+    json = False
+
+    def __init__(self, status):
+        self.status, self.said = status, []
+
+    @contextlib.contextmanager
+    def client(self):
+        yield self
+
+    def get(self, path):
+        assert "/v1/status" == path
+        return self.status
+
+    def say(self, text):
+        self.said.append(text)
+
+    def table(self, columns, rows):
+        assert {len(columns)} >= {len(row) for row in rows}
+
+
+def _component(name, **values):
+    body = {field.encode_name: None for field in msgspec.structs.fields(ComponentStatus)}
+    texts = {"state": "running", "health": "healthy", "outcome": "", "detail": "", "quarantine": "", "lost-wall": ""}
+    return {**body, **texts, "id": name, "restarts": 0, "ready": True, "breaker": "", **values}
+
+
+def test_status_shows_an_open_breaker():
+    """A circuit breaker that is not closed has a line of its own in the text."""
+    host = {"state": "running", "uptime": 1.0, "version": "1", "profile": "full", "spawn": "fork", "pool": 0}
+    states = {"me/a/0": "open", "me/b/0": "half-open", "me/c/0": "closed", "me/d/0": ""}
+    options = _Options(
+        {
+            "host": {**host, "processes": [], "walls-lost": {}, "limits-held-by": {}},
+            "components": [_component(name, breaker=state) for name, state in states.items()],
+            "supervisors": [{"name": "root", "children": list(states)}],
+        }
+    )
+    status_.callback.__wrapped__(options)
+    assert ["circuit breaker open: me/a/0", "circuit breaker half-open: me/b/0"] == options.said[-2:]
+    assert 2 == sum("breaker" in line for line in options.said)
 
 
 def test_exit_codes_are_documented():
