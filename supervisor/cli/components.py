@@ -37,8 +37,10 @@ def outcome_of(options: Globals, status: dict[str, Any], done: str, *, wanted: s
     if status["state"] == wanted:
         options.result(status, f"{status['id']} {done}, {status['state']}")
         return
+    # A backtrace is for `info` and the logs.
+    why = ": ".join(filter(None, (status["outcome"], status["detail"].partition("\n")[0])))
     raise NotRunningError(
-        f"{done}, but the component is {status['state']}: {status['outcome']} {status['detail']}".rstrip(": "),
+        f"{done}, but the component is {status['state']}: {why}".rstrip(": "),
         subject=status["id"],
         hint=f"see airssys info {status['id']} and airssys logs {status['id']}",
     )

@@ -48,6 +48,8 @@ class Incarnation:
     kill_reason: str = ""
     """Why control itself had it killed, if it did."""
     metadata: Metadata | None = None
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the router has said why it ends."""
     watch: Watch | None = None
     """What came of its health checks, once it is ready."""
 

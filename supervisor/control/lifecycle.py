@@ -423,10 +423,12 @@ class Lifecycle:
 
     def _router_event(self, event: Event) -> None:
         """One of a worker that is over already says nothing."""
+        instance = self._starter.incarnations.get(event.incarnation)
         if event.kind == "ended":
             self._last_words(event)
+            if instance is not None and instance.live is not None and instance.live.number == event.incarnation:
+                instance.live.told.set()
             return
-        instance = self._starter.incarnations.get(event.incarnation)
         if instance is None or instance.live is None or instance.live.number != event.incarnation:
             if self._early is not None:
                 self._early.append(event)
@@ -438,6 +440,7 @@ class Lifecycle:
             live.mark_ready()
         elif event.kind == "init-failed":
             live.init_error = event.text or "initialize failed"
+            live.told.set()
         elif event.kind == "health":
             instance.health = event.text
             if live.watch is not None and live.watch.heard(event.text):

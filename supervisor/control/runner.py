@@ -143,7 +143,9 @@ class Runner:
                     self._audit.note("worker.refused", "denied", component=str(instance.component), result=failure.code)
                     return
                 outcome = failure.outcome if isinstance(failure, StartFailed) else Outcome.KILLED
-                end, uptime = WorkerEnded(instance.component, 0, outcome, str(failure)), 0.0
+                # A plain failed start is told by its outcome; another code says more than the words.
+                why = failure.message if failure.code == StartFailed.code else str(failure)
+                end, uptime = WorkerEnded(instance.component, 0, outcome, why), 0.0
             except OSError as error:
                 end, uptime = WorkerEnded(instance.component, 0, Outcome.SETUP_ERROR, str(error)), 0.0
             absences = 0

@@ -33,6 +33,8 @@ from supervisor.control.verifier import Checked, Verifier
 MAX_STARTS = 16
 """Workers that are being made at a time: when very many end at once, those at work keep their share of the machine. How
 long a guest takes to initialise holds nobody else up."""
+WORDS_SECONDS = 0.5
+"""How long a worker's reason for an end before it was ready is waited for, once that end is known."""
 _FAST_EXPORTS: tuple[FastExport, ...] = get_args(FastExport)
 
 
@@ -171,6 +173,10 @@ class Starter:
         await asyncio.wait(first, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if live.ended.done():
             end = live.ended.result()
+            if end.outcome == Outcome.EXITED and not live.init_error:
+                # It has said why, most likely; that comes by way of the router.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(live.told.wait(), WORDS_SECONDS)
             self.forget(instance, live)
             raise StartFailed(live.init_error or end.detail or f"ended: {end.outcome}", end.outcome)
         if not live.ready.done():

@@ -224,6 +224,32 @@ def test_not_ready_in_time_is_killed(playground):
     asyncio.run(main())
 
 
+def test_why_it_could_not_be_initialised(playground):
+    """Whoever waits for a start hears the component's own reason, though the supervisor's word that it is dead comes
+    first, and nothing beside it."""
+
+    async def main():
+        async with playground() as play:
+            play.ready = False
+            play.trust()
+            task = asyncio.create_task(play.install(play.package(max_restarts=0)))
+            await play.until(lambda: play.workers)
+            (incarnation,) = play.workers
+            play.end(incarnation, "exited")
+            while not (await play.client.get("/v1/components/acme/echo/0")).json()["ends"]:
+                pass  # until the end is known
+            play._emit(bus.Event("init-failed", ECHO, incarnation, "initialization-failed: no!"))
+            status = (await task).json()
+            assert ("quarantined", "exited", "initialization-failed: no!") == (
+                status["state"],
+                status["outcome"],
+                status["detail"],
+            )
+            assert "exited: initialization-failed: no!" == (await play.state_of())["quarantine"]
+
+    asyncio.run(main())
+
+
 def test_control_comes_back(playground):
     """A new control adopts what lives, starts what should, ends what should not, and answers as before."""
 
