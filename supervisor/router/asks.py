@@ -139,6 +139,10 @@ class Asks:
         target = self._target(worker, component, frame, "request", len(payload))
         if target is None:
             return
+        if _is_retired(worker, component):
+            # The answer would come into a mailbox that is its successor's.
+            self._refuse(worker, frame, "stopping", f"{component.id} is shutting down")
+            return
         correlations = self._delivery.correlations
         # A callback needs its place in the requester's mailbox even if everybody answers at once.
         open_requests = correlations.count(worker.incarnation) + component.mailbox.callbacks
@@ -212,7 +216,7 @@ class Asks:
         pending: Pending | None,
     ) -> None:
         """Put one permitted message into its target's mailbox, and tell the worker when that is decided."""
-        message.waits = True
+        message.waits = not _is_retired(worker, component)  # its successor's time is another
         decided = False
 
         def done(reason: str) -> None:
@@ -384,6 +388,11 @@ class Asks:
             self._answers.deny(worker, "messaging.metadata", shown(target), ack, "delivery-failed", why)
         else:
             self._answers.give(worker, Ack(frame.ask, INVALID_STATE, "not found"))
+
+
+def _is_retired(worker: Worker, component: Component) -> bool:
+    """Whether a newer worker has taken over, and this one only comes to the end of what it has in hand."""
+    return worker is not component.worker and worker is not component.successor
 
 
 def _too_often(sender: Component) -> str:

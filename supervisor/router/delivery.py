@@ -401,9 +401,12 @@ class Delivery:
             self._die(component, message, UNDELIVERABLE, "target-not-found", text)
 
     def rest(self, component: Component, why: str) -> None:
-        """The component is not going to run: it takes no mail until its next route, and keeps what it has."""
-        component.resting = why
-        self._turn_away_for_good(component, f"{component.id} {why}")
+        """The component is not going to run: it takes no mail until its next route, and keeps what it has, without the
+        requests that somebody waits for."""
+        component.resting, text = why, f"{component.id} {why}"
+        self._turn_away_for_good(component, text)
+        for pending in [each for each in self.correlations if each.queued and each.target == component.id]:
+            self.requests.fail(pending, "target-not-found", text)
 
     def _turn_away_for_good(self, component: Component, text: str) -> None:
         self._waiting.refuse_all(component, "target-not-found")

@@ -367,8 +367,8 @@ def test_failure_says_why(host: Host) -> None:
 
 
 def test_rest(host: Host) -> None:
-    """A component that rests takes mail of nobody, and everybody hears so at once and alike; what waits for it is
-    delivered when it is routed and started again."""
+    """A component that rests takes mail of nobody, and everybody hears so at once and alike, also who waits for
+    an answer; what else waits for it is delivered when it is routed and started again."""
     rules = [*TALK, MessagingRule(source="host/client/*")]
     asker = host.start("acme/a", rules)
     host.control.submit("acme/a", request=False)
@@ -377,7 +377,11 @@ def test_rest(host: Host) -> None:
     host.route("acme/b", rules)
     host.control.submit("acme/b", b"kept", request=False)
     assert "" == host.control.submitted()[0].error
+    host.control.submit("acme/b", b"waits")
+    host.settle()
     host.control.send(Rest(cid("acme/b"), "is quarantined"))
+    answer = host.control.submitted()[0]
+    assert ("target-not-found", "acme/b/0 is quarantined") == (answer.error, answer.text)
     for request in (True, False):
         host.control.submit("acme/b", b"lost", request=request)
         answer = host.control.submitted()[0]
@@ -714,6 +718,26 @@ def test_successor_takes_over_when_ready(host: Host) -> None:
     old.take(Shutdown)
     host.died(old, "exited")
     assert 2 == route_state(host, "acme/a").attached
+
+
+def test_a_retired_worker_asks_nothing_more(host: Host) -> None:
+    """One that still has a message in hand when its successor is ready may send, but makes no request: the answer would
+    come to the successor, which never asked. The successor may (positive control)."""
+    rules = [*TALK, MessagingRule(source="host/client/*")]
+    host.start("acme/b", rules)
+    old = host.start("acme/a", rules)
+    host.control.submit("acme/a", request=False)
+    old.message()
+    assert 0 == old.ask(Request(1, cid("acme/b"), 20_000)).case
+    new = host.connect("acme/a")
+    host.attach(new)
+    new.ready()
+    host.control.event("ready")
+    assert Ack(2, 1, "stopping") == old.ask(Request(2, cid("acme/b"), 20_000))
+    assert Ack(3, 0) == old.ask(Send(3, cid("acme/b")))
+    host.control.submit("acme/a", request=False)
+    new.message()
+    assert 0 == new.ask(Request(1, cid("acme/b"), 20_000)).case
 
 
 def test_successor_of_a_dead_worker(host: Host) -> None:
