@@ -1,7 +1,7 @@
 # Sourced by the other scripts: makes or refreshes .venv beside this folder. Works as root and as an ordinary user,
 # again and again, and in parallel clones.
 #
-#   make_environment EXTRA     EXTRA is "", "test" or "bench"
+#   make_environment EXTRA     EXTRA is "client", "test" or "bench"
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 umask 022 # the host's own processes run under other uids and must be able to read their code

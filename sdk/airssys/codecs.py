@@ -9,11 +9,12 @@ to tell the form by the bytes themselves, it stands in front of them as a multic
 
 Decoders are strict and bounded: one value and nothing behind it, text in UTF-8, at most `MAX_DEPTH` levels, and no
 length that is believed before the bytes are there. CBOR needs the package `cbor2` (`airssys-wasm[client]`); tags are
-refused, for what they stand for is made by code that a payload should not choose.
+refused, for what they stand for is made by code that a payload should not choose. In JSON, bytes are text in base64.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal, get_args
 
 import msgspec
@@ -32,6 +33,7 @@ PREFIXED: Final = "application/vnd.airssys.multicodec"
 """Content type of a payload that begins with its multicodec number."""
 MAX_DEPTH: Final = 64
 """Most levels of arrays and maps."""
+NO_CBOR: Final = "CBOR needs the package cbor2: pip install 'airssys-wasm[client]'"
 _MAX_VARINT: Final = 9
 
 
@@ -97,12 +99,14 @@ def dump(codec: Codec, value: Any) -> bytes:
     try:
         match codec:
             case "json":
-                return msgspec.json.encode(value)
+                data = msgspec.json.encode(value)
+                if b"null" in data:  # which msgspec makes of numbers that JSON does not have
+                    _check_numbers(msgspec.to_builtins(value))
+                return data
             case "msgpack":
                 return msgspec.msgpack.encode(value)
             case "cbor":
-                import cbor2
-
+                cbor2 = _cbor2()
                 return bytes(cbor2.dumps(value, default=_cbor_default))
             case "raw":
                 if isinstance(value, bytes | bytearray | memoryview):
@@ -146,6 +150,18 @@ def _no_extension(code: int, _data: memoryview) -> Any:
     raise CodecError(f"MessagePack extension {code} is not understood")
 
 
+def _check_numbers(value: Any) -> None:
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, dict):
+            left += each.values()
+        elif isinstance(each, list | tuple):
+            left += each
+        elif isinstance(each, float) and not math.isfinite(each):
+            raise CodecError(f"json cannot hold this value: {each}")
+
+
 def _check_depth(value: Any) -> None:
     level, depth = [value], 0
     while containers := [each for each in level if isinstance(each, dict | list | tuple)]:
@@ -167,14 +183,21 @@ def _check_depth(value: Any) -> None:
 _BYTES, _TEXT, _ARRAY, _MAP, _TAG = 2, 3, 4, 5, 6
 
 
+def _cbor2() -> Any:
+    try:
+        import cbor2
+    except ImportError as error:
+        raise ImportError(NO_CBOR) from error
+    return cbor2
+
+
 def _cbor_default(encoder: Any, value: Any) -> None:
     encoder.encode(msgspec.to_builtins(value, builtin_types=(bytes,)))
 
 
 def _load_cbor(data: bytes) -> Any:
     _check_cbor(data)
-    import cbor2
-
+    cbor2 = _cbor2()
     try:
         return cbor2.loads(
             data, max_depth=MAX_DEPTH + 1, allow_indefinite=False, allow_duplicate_keys=False, str_errors="strict"

@@ -10,7 +10,7 @@ import click
 from supervisor.cli.app import Command
 from supervisor.cli.components import target_name
 from supervisor.cli.globals import Globals
-from supervisor.cli.payloads import as_json, milliseconds, order, payload, payload_options, pretty
+from supervisor.cli.payloads import as_json, milliseconds, order, payload, payload_options, pretty, unreadable
 
 if TYPE_CHECKING:
     from supervisor.cli.client import Exchange
@@ -61,6 +61,8 @@ def request_(
         return
     _tell(options, reply)
     if prettily or (options.fancy and sys.stdout.isatty()):
+        if lack := unreadable(reply.payload):
+            click.echo(lack, err=True)
         click.echo(pretty(reply.payload))
         return
     sys.stdout.buffer.write(reply.payload)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import click
 
@@ -13,6 +15,9 @@ from supervisor.cli.errors import OperatorError
 from supervisor.cli.escape import clean
 
 PLAIN = "application/octet-stream"
+MAX_PAYLOAD = 8 << 20
+"""Largest message from outside, bytes, as control has it."""
+_CBOR = b"\x51"
 INDENTED_BYTES, INDENTED_DEPTH = 64 << 10, 16
 """Replies beyond it are shown as they are: indented, a deep one would be hundreds of times as long."""
 
@@ -67,9 +72,9 @@ def payload(
         found = Payload(text.encode(), "application/json")
     elif file is not None:
         with open(file, "rb") as opened:
-            found = Payload(opened.read(), PLAIN)
+            found = Payload(_all_of(opened), PLAIN)
     elif dash is not None:
-        found = Payload(sys.stdin.buffer.read(), PLAIN)
+        found = Payload(_all_of(sys.stdin.buffer), PLAIN)
     else:
         found = Payload((data or "").encode("utf-8", "surrogateescape"), PLAIN)
     if codec is not None:
@@ -77,11 +82,44 @@ def payload(
     return found if content_type is None else Payload(found.data, content_type)
 
 
+def _all_of(source: IO[bytes]) -> bytes:
+    """What a file holds, which may be one without an end. Raises OperatorError."""
+    data = source.read(MAX_PAYLOAD + 1)
+    if len(data) > MAX_PAYLOAD:
+        raise OperatorError(f"a payload has {MAX_PAYLOAD} bytes at most")
+    return data
+
+
 def _parsed(text: str | bytes, what: str) -> Any:
     try:
-        return json.loads(text)
+        return _json(text)
+    except RecursionError as error:
+        raise OperatorError(f"{what} is JSON of too many levels") from error
     except ValueError as error:
         raise OperatorError(f"{what} is no JSON: {error}") from error
+
+
+def _json(text: str | bytes) -> Any:
+    """A value of JSON that means the same to everybody. Raises ValueError, RecursionError."""
+    return json.loads(text, parse_constant=_no_number, parse_float=_number, object_pairs_hook=_object)
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 def _prefixed(codec: str, data: bytes) -> Payload:
@@ -91,7 +129,7 @@ def _prefixed(codec: str, data: bytes) -> Payload:
     try:
         return Payload(codecs.encode(cast(codecs.Codec, codec), value), codecs.PREFIXED)
     except ImportError as error:
-        raise OperatorError("CBOR needs the package cbor2", hint="pip install 'airssys-wasm[client]'") from error
+        raise OperatorError(codecs.NO_CBOR) from error
     except codecs.CodecError as error:
         raise OperatorError(str(error)) from error
 
@@ -130,7 +168,22 @@ def as_json(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         shown: dict[str, Any] = {"base64": base64.b64encode(data).decode()}
     form, value = _value(data)
+    if not form and (lack := unreadable(data)):
+        return shown | {"codec": "cbor", "error": lack}
     return shown | {"codec": form, "value": value} if form else shown
+
+
+def unreadable(data: bytes) -> str:
+    """Why a value in CBOR cannot be shown here; "" where it can, and of everything else."""
+    from airssys import codecs
+
+    if data[:1] != _CBOR or importlib.util.find_spec("cbor2") is not None:
+        return ""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return codecs.NO_CBOR
+    return ""  # shown as text
 
 
 def pretty(data: bytes) -> str:
@@ -143,7 +196,7 @@ def pretty(data: bytes) -> str:
     if len(data) > INDENTED_BYTES:
         return clean(text, lines=True)
     try:
-        value = json.loads(text)
+        value = _json(text)
     except (ValueError, RecursionError):
         return clean(text, lines=True)
     if not isinstance(value, dict | list) or not _is_flat(value):
@@ -185,4 +238,6 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # "nan", "inf" and "-inf": JSON has no such numbers
     return value if isinstance(value, str | int | float | bool | None) else str(value)

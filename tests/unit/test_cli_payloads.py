@@ -5,13 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from airssys import codecs
 
 from supervisor.cli.errors import OperatorError
-from supervisor.cli.payloads import INDENTED_BYTES, INDENTED_DEPTH, PLAIN, Payload, as_json, order, payload, pretty
+from supervisor.cli.payloads import (
+    INDENTED_BYTES,
+    INDENTED_DEPTH,
+    MAX_PAYLOAD,
+    PLAIN,
+    Payload,
+    as_json,
+    order,
+    payload,
+    pretty,
+    unreadable,
+)
 
 pytestmark = pytest.mark.block11_cli
 NONE: dict[str, str | None] = dict.fromkeys(("data", "text", "file", "dash", "codec", "content_type"))
@@ -81,6 +93,43 @@ def test_pretty_is_bounded() -> None:
 def test_a_terminal_is_not_told_what_to_do(data: bytes) -> None:
     """Control characters in a reply are shown as escapes, whatever form they come in."""
     assert not set(pretty(data)) & {"\x1b", "\x07", "\x7f", "\u202e"}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[NaN]", "[-Infinity]", "[1e400]", '{"a":1,"a":2}', "[1] 2"])
+def test_json_that_is_none(text: str) -> None:
+    """What is no JSON, or means something else to the next reader, is refused; a reply like it is shown as it is."""
+    with pytest.raises(OperatorError):
+        given(text=text)
+    assert text == pretty(text.encode())
+
+
+def test_payloads_without_an_end(tmp_path: Path) -> None:
+    """A file is read no further than a payload may be long."""
+    with pytest.raises(OperatorError, match="at most"):
+        given(file="/dev/zero")
+    whole = tmp_path / "whole"
+    whole.write_bytes(bytes(MAX_PAYLOAD))
+    assert MAX_PAYLOAD == len(given(file=str(whole)).data)
+
+
+def test_numbers_that_json_has_not() -> None:
+    """A component cannot make the command line print what is no JSON."""
+    numbers = [float("nan"), float("inf"), -float("inf"), 1.5]
+    told = as_json(codecs.encode("msgpack", {"a": numbers}))
+    assert {"a": ["nan", "inf", "-inf", 1.5]} == json.loads(json.dumps(told, allow_nan=False))["value"]
+    assert "NaN" not in pretty(codecs.encode("msgpack", numbers))
+
+
+def test_cbor_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where CBOR cannot be read, the package that reads it is named."""
+    monkeypatch.setitem(sys.modules, "cbor2", None)
+    data = b"\x51\xa1aa\x01"
+    assert codecs.NO_CBOR == unreadable(data) == as_json(data)["error"]
+    assert ["", ""] == [unreadable(b"Q1"), unreadable(b"\xff")]
+    with pytest.raises(OperatorError, match="cbor2"):
+        given(data="1", codec="cbor")
+    with pytest.raises(ImportError, match="pip install"):
+        codecs.dump("cbor", 1)
 
 
 def test_replies_as_json() -> None:

@@ -45,6 +45,7 @@ from bridge.capabilities import topic_covers
 from sandbox.types import Limits
 from sandbox.wire import client_frames, router_frames
 from sandbox.wire.router_frames import FAILURES, PRIORITIES, Mailing, MessagingRule, Options
+from supervisor.router import clients
 from tests.unit.router_host import FakeWorker
 from tests.unit.test_router_clients import Clients
 
@@ -518,6 +519,21 @@ def test_a_socket_that_cannot_be_made(net: Clients, monkeypatch: pytest.MonkeyPa
     client._inner.connect_timeout = 20
     client.connect()
     client.close()
+
+
+def test_too_many_connections(net: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is there and has no room for another connection is told apart from none."""
+    monkeypatch.setattr(clients, "MAX_CONNECTIONS", 1)
+    with (
+        Client(net.host.clients_path) as first,
+        pytest.raises(NotConnected, match="too many connections"),
+        Client(net.host.clients_path, connect_timeout=0.3),
+    ):
+        pytest.fail("it was let in")
+    with pytest.raises(Closed):
+        first.connect()
+    with Client(net.host.clients_path, connect_timeout=20):
+        pass
 
 
 def test_a_router_that_is_replaced(place: Path) -> None:

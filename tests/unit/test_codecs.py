@@ -95,6 +95,14 @@ def test_one_whole_value(value: object, codec: Codec, cut: int, more: bytes) -> 
             codecs.load(codec, data[:-cut] if cut < len(data) else b"")
 
 
+def test_json_has_no_such_numbers() -> None:
+    """JSON cannot hold what is no number, or beyond all numbers; a null is a null."""
+    for value in (float("nan"), [1, {"a": float("inf")}], (-float("inf"), None)):
+        with pytest.raises(CodecError):
+            codecs.dump("json", value)
+    assert b'{"a":[null,"null",1.5]}' == codecs.dump("json", {"a": [None, "null", 1.5]})
+
+
 @pytest.mark.parametrize(
     ("codec", "data"),
     [

@@ -59,7 +59,7 @@ _MAX_FRAME = 64 << 20
 _GONE = {int(zmq.EVENT_DISCONNECTED), int(zmq.EVENT_CLOSED), int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)}
 _BROKEN = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
 _REFUSED = int(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
-_NOT_ALLOWED = 400
+_NOT_ALLOWED, _CROWDED = 400, 300
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
@@ -349,7 +349,7 @@ class AsyncClient:
             try:
                 await asyncio.wait_for(self._change.wait(), max(0.0, end - asyncio.get_running_loop().time()))
             except TimeoutError:
-                raise NotConnected(f"no host answers at {self.path}{self._trouble}") from None
+                raise NotConnected(self._trouble or f"no host answers at {self.path}") from None
         return self._welcome
 
     async def close(self) -> None:
@@ -376,7 +376,8 @@ class AsyncClient:
                 if await self._one_connection():
                     delay = _RETRY_FIRST
             except zmq.ZMQError as error:
-                self._trouble = f": {error}"  # no descriptor left, perhaps: there may be one later
+                # No descriptor left, perhaps: there may be one later.
+                self._trouble = f"no connection to {self.path}: {error}"
             finally:
                 was, self._welcome = self._welcome, None
                 if was is not None and not self._closed:
@@ -427,6 +428,8 @@ class AsyncClient:
                 self._change.set()
                 return
             if number in _GONE or number in (_REFUSED, _BROKEN):
+                crowded = number == _REFUSED and event["value"] == _CROWDED
+                self._trouble = f"the host at {self.path} has too many connections" if crowded else ""
                 return
 
     async def _read(self, sock: zmq.asyncio.Socket) -> None:

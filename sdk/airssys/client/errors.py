@@ -8,7 +8,7 @@ class ClientError(Exception):
 
 
 class NotConnected(ClientError, ConnectionError):
-    """No host answers at the socket, or not in time."""
+    """No host answers at the socket, or not in time; or it has no room for one more connection of this user."""
 
 
 class NotAllowed(NotConnected):

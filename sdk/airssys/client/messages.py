@@ -69,7 +69,8 @@ class Event(Payload, frozen=True):
     """A publication that a subscription covers.
 
     `at` is seconds since 1970, set by the host as `sender` is. `lost` says how many events this subscriber may have
-    missed just before this one, because it did not read fast enough.
+    missed just before this one, because it did not read fast enough. `message` is the host's number for what this one
+    subscriber got; events to programs are not traced.
     """
 
     topic: str = ""
