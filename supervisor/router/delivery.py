@@ -23,22 +23,11 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from bridge.audit.client import AuditClient
-from bridge.capabilities import (
-    HOST_NAMESPACE,
-    MESSAGING_ACCESS,
-    accepts,
-    covers,
-    may_publish,
-    may_send,
-    topic_covers,
-)
+from bridge.capabilities import HOST_NAMESPACE, covers
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import (
-    Callback,
-    Deliver,
     Event,
     Health,
-    Publication,
     Reply,
     Settings,
     Shutdown,
@@ -50,6 +39,7 @@ from supervisor.router.dead_letters import DROPPED, EXPIRED, POISONED, UNDELIVER
 from supervisor.router.deadlines import disarm
 from supervisor.router.lives import MAX_TEXT, Lives
 from supervisor.router.mailbox import MAX_WHY, NEVER, Message
+from supervisor.router.permissions import may_replay
 from supervisor.router.ports import Port, SupervisorLink
 from supervisor.router.requests import Requests
 from supervisor.router.retries import Asleep, again
@@ -291,7 +281,7 @@ class Delivery:
 
     def _deliver(self, component: Component, worker: Worker, message: Message) -> None:
         message.deliveries += 1
-        now = self.hand_over(worker, Phase.WORKING, _frame(message), message.payload)
+        now = self.hand_over(worker, Phase.WORKING, message.frame(), message.payload)
         if not now:
             message.deliveries -= 1
             component.mailbox.put_back(message)
@@ -378,7 +368,7 @@ class Delivery:
             self._die(component, message, POISONED, "target-ended", text, final=True)
         else:
             component.redelivered += 1
-            _tell_delivery(message)
+            message.tell_delivery()
             message.story = [*(message.story or ()), ("redelivered", time.monotonic(), told[:MAX_WHY])]
             component.mailbox.put_back(message)
             self._queued(component, message)
@@ -495,7 +485,7 @@ class Delivery:
         when = again(component.policy, error, pending.attempts, now, pending.deadline)
         if when is None or not self.table.account.has_room(message.size):
             return False
-        _tell_delivery(message)
+        message.tell_delivery()
         message.story = [*(message.story or ()), ("retried", now, f"after {error}, attempt {pending.attempts}")]
         self.table.account.used += message.size
         self.table.counters["retries"] += 1
@@ -534,26 +524,9 @@ class Delivery:
             return "target-not-found"
         if len(message.payload) > component.limits.message_size:
             return "too-large"
-        if not self._may_replay(component, message):
+        if not may_replay(self.table, component, message):
             return "denied"
         return self.post(component, message)
-
-    def _may_replay(self, component: Component, message: Message) -> bool:
-        """Whether its sender could send it now: rights may have changed since, or the sender be gone."""
-        if message.sender == component.id:
-            return True  # a timer
-        if not accepts(component.rules, message.sender):
-            return False
-        if message.topic and not any(topic_covers(each, message.topic) for each in component.subscriptions):
-            return False
-        if message.sender.namespace == HOST_NAMESPACE:
-            return True
-        sender = self.table.components.get(message.sender)
-        if sender is None:
-            return False
-        if message.topic:
-            return may_publish(sender.rules, message.topic)
-        return any(may_send(sender.rules, component.id, action) for action in MESSAGING_ACCESS)
 
     def _living(self, wanted: int | str) -> Iterator[Message]:
         for component in self.table.components.values():
@@ -610,52 +583,8 @@ class Delivery:
         # If it is gone, the end of its stream says so.
 
 
-def _tell_delivery(message: Message) -> None:
-    """There is to be another one: write this one, if there was one, into the message's story."""
-    if message.delivered:
-        delivered = "delivered", message.delivered, f"delivery {message.deliveries}"
-        message.story, message.delivered = [*(message.story or ()), delivered], 0.0
-
-
 def _deadline(worker: Worker) -> float:
     return worker.deadline
-
-
-def _frame(message: Message) -> Deliver | Publication | Callback:
-    if message.callback:
-        return Callback(
-            message.id,
-            message.sender,
-            message.seconds,
-            message.nanoseconds,
-            message.correlation,
-            message.reply_to,
-            message.content_type,
-            message.failure,
-            message.priority,
-        )
-    if message.topic:
-        return Publication(
-            message.id,
-            message.sender,
-            message.seconds,
-            message.nanoseconds,
-            message.topic,
-            message.content_type,
-            message.deliveries,
-            message.priority,
-        )
-    return Deliver(
-        message.id,
-        message.sender,
-        message.seconds,
-        message.nanoseconds,
-        message.correlation,
-        message.reply_to,
-        message.content_type,
-        message.deliveries,
-        message.priority,
-    )
 
 
 def outside(user: str) -> ComponentId:

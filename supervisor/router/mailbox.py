@@ -20,7 +20,7 @@ from collections import OrderedDict
 import msgspec
 
 from sandbox.types import ComponentId
-from sandbox.wire.router_frames import NORMAL
+from sandbox.wire.router_frames import NORMAL, Callback, Deliver, Publication
 from supervisor.router.correlation import Pending
 from supervisor.router.timers import Timer
 
@@ -74,6 +74,49 @@ class Message(msgspec.Struct, eq=False, gc=False):
     def size(self) -> int:
         """Bytes it counts for."""
         return len(self.payload) + OVERHEAD
+
+    def frame(self) -> Deliver | Publication | Callback:
+        """What its worker gets, in front of the payload."""
+        if self.callback:
+            return Callback(
+                self.id,
+                self.sender,
+                self.seconds,
+                self.nanoseconds,
+                self.correlation,
+                self.reply_to,
+                self.content_type,
+                self.failure,
+                self.priority,
+            )
+        if self.topic:
+            return Publication(
+                self.id,
+                self.sender,
+                self.seconds,
+                self.nanoseconds,
+                self.topic,
+                self.content_type,
+                self.deliveries,
+                self.priority,
+            )
+        return Deliver(
+            self.id,
+            self.sender,
+            self.seconds,
+            self.nanoseconds,
+            self.correlation,
+            self.reply_to,
+            self.content_type,
+            self.deliveries,
+            self.priority,
+        )
+
+    def tell_delivery(self) -> None:
+        """There is to be another one: write this one, if there was one, into the story."""
+        if self.delivered:
+            delivered = "delivered", self.delivered, f"delivery {self.deliveries}"
+            self.story, self.delivered = [*(self.story or ()), delivered], 0.0
 
 
 class Account:

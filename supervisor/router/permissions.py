@@ -8,9 +8,18 @@ from __future__ import annotations
 
 import enum
 
-from bridge.capabilities import MESSAGING_ACCESS, accepts, covers, may_publish, may_send
+from bridge.capabilities import (
+    HOST_NAMESPACE,
+    MESSAGING_ACCESS,
+    accepts,
+    covers,
+    may_publish,
+    may_send,
+    topic_covers,
+)
 from sandbox.types import ComponentId
 from sandbox.wire.router_frames import Settings
+from supervisor.router.mailbox import Message
 from supervisor.router.routes import Component, Table
 
 _CACHE = 65_536
@@ -114,3 +123,21 @@ class Permissions:
         if component is None:
             return Verdict.MISSING
         return Verdict.ALLOWED if accepts(component.rules, sender.id) else Verdict.DENIED
+
+
+def may_replay(table: Table, component: Component, message: Message) -> bool:
+    """Whether a dead letter's sender could send it now: rights may have changed since, or the sender be gone."""
+    if message.sender == component.id:
+        return True  # a timer
+    if not accepts(component.rules, message.sender):
+        return False
+    if message.topic and not any(topic_covers(each, message.topic) for each in component.subscriptions):
+        return False
+    if message.sender.namespace == HOST_NAMESPACE:
+        return True
+    sender = table.components.get(message.sender)
+    if sender is None:
+        return False
+    if message.topic:
+        return may_publish(sender.rules, message.topic)
+    return any(may_send(sender.rules, component.id, action) for action in MESSAGING_ACCESS)
