@@ -420,7 +420,8 @@ def test_bad_health(shared: Host, how: str) -> None:
 
 @actors
 def test_crash_loop(shared: Host) -> None:
-    """Ended more often than its intensity allows it is given up with the cause; what waits is kept for a new start."""
+    """Ended more often than its intensity allows it is given up with the cause: it takes no mail, and keeps what
+    waits for a new start."""
     probes.add(shared, "friend")
     values = {"max-restarts": "2", "window": '"60s"', "backoff": '["50ms", "100ms"]', **NO_FILES}
     probes.install(shared, probes.pack(shared, "loop", values))
@@ -428,14 +429,15 @@ def test_crash_loop(shared: Host) -> None:
         old = shared.component("test/loop/0")["pid"]
         shared.fail("test/loop", "trap")
         assert number == _new_worker(shared, "test/loop/0", old)["restarts"]
-    shared.fail("test/loop", "trap")
+    for message in ("sleep 1000", "trap", "set waited 1"):
+        assert "ok" == shared.ask("test/friend", f"send test/loop {message}")
     given_up = _state(shared, "test/loop/0", "quarantined")
     assert ("trap", None, 2) == (given_up["outcome"], given_up["pid"], given_up["restarts"])
     assert "unreachable" in given_up["detail"]
     assert "component.quarantined" in [r["event"] for r in shared.audit("test/loop/0")]
     assert ["trap"] * 3 == [end["outcome"] for end in _info(shared, "test/loop/0")["ends"]]
     assert "E_NOT_RUNNING" == shared.fail("test/loop", "echo x").code
-    assert "ok" == shared.ask("test/friend", "send test/loop set waited 1")
+    assert "error target-not-found: test/loop/0" == shared.ask("test/friend", "send test/loop set waited 2")
     done = shared.cli("start", "test/loop")
     assert b"running" in done.stdout
     assert "1" == shared.ask("test/loop", "get waited")
