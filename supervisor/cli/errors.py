@@ -17,8 +17,8 @@ class UnreachableError(AirssysError):
     code = "E_UNREACHABLE"
 
 
-class InterruptedAskError(AirssysError):
-    """Whoever was asked ended before it answered; the host itself goes on."""
+class InterruptedAskError(UnreachableError):
+    """Whoever was asked ended before it answered; most likely the host itself goes on."""
 
     code = "E_UNAVAILABLE"
 

@@ -219,7 +219,7 @@ def test_control_killed_while_components_talk(net: Host, count: int) -> None:
         began = time.monotonic()
         os.kill(old, signal.SIGKILL)
         code, _ = waiting.result()
-    assert "E_UNREACHABLE" == code
+    assert "E_UNAVAILABLE" == code
     assert SILENT > time.monotonic() - began
     wait_until("a new control", lambda: _control(net) not in (None, old))
     account = _over(net, count, seconds=30 + count / 50)
