@@ -25,6 +25,7 @@ import msgspec
 from bridge.patterns import InvalidPath, InvalidPattern, PathPattern, is_below, parse_guest_path, validate_path_pattern
 from sandbox.errors import AirssysError
 from sandbox.types import ComponentId, Limits
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.router_frames import MAX_TOPIC, MessagingRule
 
 __all__ = [
@@ -110,7 +111,7 @@ class Policy(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         """
         try:
             return msgspec.msgpack.decode(data, type=cls)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise InvalidPolicy(f"policy does not decode: {error}") from error
 
 

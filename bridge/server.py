@@ -29,6 +29,7 @@ from bridge.storage import Storage, StorageFailure
 from bridge.uplink import Uplink
 from sandbox.errors import ProtocolViolation
 from sandbox.types import START_MS, ComponentId
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.bridge_ops import Op
 from sandbox.wire.supervisor_frames import (
     AttachBridge,
@@ -227,7 +228,7 @@ class Server:
     def _on_supervisor(self, body: bytes, fds: list[int]) -> None:
         try:
             frame = _from_supervisor.decode(body)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             close_all(fds)
             raise ProtocolViolation("frame of the supervisor does not decode") from error
         if isinstance(frame, BridgePolicy):

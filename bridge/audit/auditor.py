@@ -26,6 +26,7 @@ from bridge.audit.ledger import ROTATE_SIZE, Ledger, Pending
 from bridge.audit.reading import Search, search
 from bridge.uplink import Uplink
 from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.audit_frames import (
     LOG_LINE,
     READ,
@@ -227,7 +228,7 @@ class Auditor:
             frame = _decode_producer(body)
             if len(fds) != 1 or not frame.name or frame.name == AUDITOR:
                 raise ProtocolViolation("a producer needs a name of its own and one descriptor", subject=frame.name)
-        except (msgspec.DecodeError, ProtocolViolation) as error:
+        except (*UNDECODABLE, ProtocolViolation) as error:
             close_all(fds)
             if isinstance(error, ProtocolViolation):
                 raise

@@ -22,6 +22,7 @@ from collections.abc import Callable
 import msgspec
 
 from sandbox.errors import AirssysError, ProtocolViolation
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.audit_frames import (
     LOG_LINE,
     READ,
@@ -172,7 +173,7 @@ class AuditClient:
                 message = self._assembler.feed(packet)
                 if message is not None:
                     self._take(*message)
-            except (ProtocolViolation, msgspec.DecodeError):
+            except (ProtocolViolation, *UNDECODABLE):
                 self.close()
                 return False
         return False

@@ -13,6 +13,7 @@ import socket
 import msgspec
 
 from sandbox.errors import ProtocolViolation
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.audit_frames import READ, READ_RESULT, RECORD, RECORDED, Read, ReadResult, Record, Recorded
 from sandbox.wire.packet import PACKET, Assembler, split
 from supervisor.control.errors import AuditError, UnavailableError
@@ -206,7 +207,7 @@ class AuditLink:
                 self._take(*message)
         except (BlockingIOError, InterruptedError):
             return
-        except (OSError, ProtocolViolation, msgspec.MsgspecError):
+        except (OSError, ProtocolViolation, *UNDECODABLE):
             self._detach()  # the supervisor restarts the auditor and sends a new channel
 
     def _take(self, kind: int, body: bytes) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from sandbox.errors import ProtocolViolation
 from sandbox.types import CallPath, ComponentId, FastExport, Limits, Outcome
+from sandbox.wire import UNDECODABLE
 from sandbox.wire.supervisor_frames import (
     AuditChannel,
     Compile,
@@ -229,7 +230,7 @@ class SupervisorLink:
     def _take(self, body: bytes, fds: list[int]) -> None:
         try:
             frame = _decoder.decode(body)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             close_all(fds)
             self._gone(f"the supervisor sent a malformed frame: {error}")
             return

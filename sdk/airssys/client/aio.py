@@ -437,7 +437,7 @@ class AsyncClient:
             parts = await sock.recv_multipart()
             try:
                 frame = _decoder.decode(parts[0])
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 return  # a host of another version: nothing it says can be relied on
             self._take(frame, parts[1] if len(parts) > 1 else b"")
 

@@ -8,7 +8,7 @@ import socket
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sandbox.types import ComponentId, Limits
@@ -125,6 +125,7 @@ def test_answers_nobody_asked_for():
 
 @settings(max_examples=50, deadline=None)
 @given(body=st.binary(min_size=1, max_size=100))
+@example(body=b"\x99\xa1\xb6")  # a text that is no UTF-8
 def test_malformed_frames_end_the_link(body):
     """Whatever is no frame ends the link and nothing else; descriptors beside it are not kept."""
 
@@ -134,8 +135,9 @@ def test_malformed_frames_end_the_link(body):
         sock = peer.sock
         socket.send_fds(sock, [body], [writer])
         os.close(writer)
-        while not peer.gone and not peer.events:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not peer.gone and not peer.events:
+                await asyncio.sleep(0)
         assert b"" == os.read(reader, 1), "our copy of the descriptor is closed"
         os.close(reader)
         peer.close()
