@@ -7,7 +7,6 @@ rights, mailboxes and cages. `examples/bench/post` posts, takes and keeps time.
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import subprocess
 import sys
@@ -15,11 +14,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from live_host import Host, wait_until
 
 from benchmarks.bench import HERE, Bench, Figure, Figures, install, private, told, upload
+from sandbox.kernel.clock import cpu_seconds
 
 POST = HERE / "examples" / "bench" / "post"
 TOPIC = HERE / "examples" / "bench" / "topic"
@@ -34,7 +33,6 @@ PENDING = 10_000
 REQUESTERS = 10
 IDLE_SECONDS = 10.0
 _TURNS = 3
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 # All of these: no bound on what waits, so that nothing is dropped; the first word on standard output is "ready".
 _SERVER = """
@@ -297,6 +295,9 @@ def _private(host: Host, name: str) -> int:
 
 
 def _cpu(pid: int) -> float:
-    """CPU time of a process, seconds (proc(5): fields 14 and 15 of stat)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    """CPU time of a process, seconds, by its clock (clock_getcpuclockid(3)): the ticks of /proc miss short turns or
+    take them for whole ones."""
+    used = cpu_seconds(pid)
+    if used is None:
+        raise SystemExit(f"process {pid} is gone")
+    return used

@@ -9,6 +9,7 @@ reported the same way and hears nothing more. Its mailbox stays; what becomes of
 from __future__ import annotations
 
 import functools
+import math
 import random
 import time
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = START_MS / 1000
 """Least time a worker has to become ready, seconds."""
+MOST_TOGETHER = 1.0
+"""Longest time by which a health check comes late, so that others are made with it, seconds."""
 SPREAD = 0.2
 """Part of an interval by which the first health check comes early, at most: those started together are asked apart."""
 MAX_TEXT = 16 * 1024
@@ -129,7 +132,9 @@ class Lives:
         component = worker.home
         worker.health_at = None
         if component is not None and component.health_interval:
-            when = time.monotonic() + part * component.health_interval
+            # Those that are due at about the same time are asked in one turn: waking up costs more than asking.
+            step = min(component.health_interval / 30, MOST_TOGETHER)
+            when = math.ceil((time.monotonic() + part * component.health_interval) / step) * step
             worker.health_at = self._delivery.timers.schedule(when, functools.partial(self._check, worker))
 
     def _check(self, worker: Worker) -> None:
