@@ -10,7 +10,7 @@ from typing import Any
 
 import lifted
 import pytest
-from live_host import GUESTS, Host
+from live_host import GUESTS, Host, wait_until
 from probes import add
 
 pytestmark = pytest.mark.block1_runtime
@@ -44,6 +44,7 @@ def test_the_switch(configured: Callable[[str], Host]) -> None:
     assert "fast path: airssys:core/host-services@1.0.0: log\n" in text
     assert "hello" == host.ask(PROBE, "echo hello")
     configure(host, '[workers]\npath = "fast"\noverride = [{ component = "test/*", path = "general" }]\n')
+    wait_until("it to be started on the other path", lambda: crossing(host, PROBE)["path"] == "general")
     assert {"path": "general", "exports": [], "imports": {}, "reason": "the operator chose it"} == crossing(host, PROBE)
     assert "general path: the operator chose it" in host.cli("info", PROBE).stdout.decode()
     assert "hello" == host.ask(PROBE, "echo hello")

@@ -433,7 +433,7 @@ def test_crash_loop(shared: Host) -> None:
         assert "ok" == shared.ask("test/friend", f"send test/loop {message}")
     given_up = _state(shared, "test/loop/0", "quarantined")
     assert ("trap", None, 2) == (given_up["outcome"], given_up["pid"], given_up["restarts"])
-    assert "unreachable" in given_up["detail"]
+    wait_until("its own words", lambda: "unreachable" in shared.component("test/loop/0")["detail"])
     assert "component.quarantined" in [r["event"] for r in shared.audit("test/loop/0")]
     assert ["trap"] * 3 == [end["outcome"] for end in _info(shared, "test/loop/0")["ends"]]
     assert "E_NOT_RUNNING" == shared.fail("test/loop", "echo x").code
