@@ -49,7 +49,7 @@ def test_the_switch(configured: Callable[[str], Host]) -> None:
     assert "general path: the operator chose it" in host.cli("info", PROBE).stdout.decode()
     assert "hello" == host.ask(PROBE, "echo hello")
     configure(host, '[workers]\npath = "general"\noverride = [{ component = "test/probe", path = "fast" }]\n')
-    assert "fast" == crossing(host, PROBE)["path"]
+    wait_until("it to be started on the fast path again", lambda: crossing(host, PROBE)["path"] == "fast")
     assert "hello" == host.ask(PROBE, "echo hello")
     compiled = [path.name.partition("-")[0] for path in (host.root / "lib/control/cache").iterdir()]
     assert (2, 1) == (len(compiled), len(set(compiled))), "one component, compiled once for each path"
